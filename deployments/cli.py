@@ -1,0 +1,119 @@
+"""The `effects` command: a thin door to the flows.
+
+Everything heavy is imported inside the command that needs it: `effects --help` must not wait for Prefect.
+Exit codes: 0 done, 1 something failed or stays open, 2 the input does not fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; errors come out as one line each."""
+    options = _parser().parse_args(arguments)
+    from tasks.errors import EffectsError
+
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except EffectsError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        print("\neffects: stopped; what was submitted stays open and can be resumed", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return FAILED
+
+
+def _fail(error: Exception) -> int:
+    from tasks.errors import BadInput, EffectsError
+
+    if isinstance(error, BadInput):
+        for problem in error.problems:
+            print(f"effects: {problem}", file=sys.stderr)
+        return BAD_INPUT
+    move = f" → {error.next_move}" if isinstance(error, EffectsError) else ""
+    print(f"effects: {error}{move}", file=sys.stderr)
+    return BAD_INPUT if isinstance(error, EffectsError) and error.state == "rejected" else FAILED
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from deployments.demo import demo
+
+    return demo(options.target, as_json=options.json)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from deployments.commands import generate
+    from tasks.jobs import Job
+
+    job = Job(effect=options.effect, images=tuple(options.image), duration=options.duration, take=options.take)
+    return generate(job, target=options.target, dry_run=options.dry_run, as_json=options.json)
+
+
+def _effects(options: argparse.Namespace) -> int:
+    from deployments.commands import show_effects
+
+    return show_effects(as_json=options.json)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from deployments.doctor import doctor
+
+    return doctor(as_json=options.json)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One clear line for a wrong call, and where the help is."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="effects",
+        description="AI video effects from photos: never paid for twice, never lost, all of it in Prefect's dashboard.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(command=run)
+        command.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else")
+        return command
+
+    demo = add("demo", _demo, "make all five core effects from real photos with the sandbox provider: free, no key")
+    demo.add_argument("--target", metavar="URL", help="where the videos go (default ./demo-videos)")
+
+    generate = add("generate", _generate, "make one video")
+    generate.add_argument("effect", metavar="EFFECT", help="a scene, such as hug; `effects effects` lists all")
+    generate.add_argument("image", metavar="IMAGE", nargs="+", help="URL or path; the first is the person on the left")
+    generate.add_argument("--duration", type=_whole, default=5, metavar="SECONDS", help="5 or 10 (default 5)")
+    generate.add_argument("--take", type=_whole, default=0, metavar="N", help="another variation of the same photos")
+    generate.add_argument("--target", metavar="URL", help="where the video goes (default EFFECTS_TARGET or ./videos)")
+    generate.add_argument("--dry-run", action="store_true", help="check everything and show the price; send nothing")
+
+    add("effects", _effects, "list the effects: how many photos, how long, what they cost")
+    add("doctor", _doctor, "check key, model, balance, target and delivery, and say what to do")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""What `effects generate` and `effects effects` do and print."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from deployments.server import prefect_server, quieten
+from tasks.effects import check_job, load_catalogue
+from tasks.errors import BadInput, EffectsError
+from tasks.jobs import Job, Outcome
+from tasks.settings import load_settings
+
+EXIT_CODES = {"completed": 0, "reused": 0, "rejected": 2}
+
+
+def generate(job: Job, *, target: str | None, dry_run: bool, as_json: bool) -> int:
+    """Make one video, or with `dry_run` say what it would take. Returns the exit code."""
+    try:
+        outcome = _generate(job, target, dry_run=dry_run)
+    except EffectsError as error:
+        outcome = Outcome.from_error(job, error)
+        if isinstance(error, BadInput):
+            _report_problems(error)
+            outcome = outcome.model_copy(update={"reason": error.reason})
+            if as_json:
+                sys.stdout.write(outcome.model_dump_json() + "\n")
+            return EXIT_CODES["rejected"]
+    if as_json:
+        sys.stdout.write(outcome.model_dump_json() + "\n")
+    else:
+        _show(outcome)
+    return EXIT_CODES.get(outcome.state, 0 if dry_run else 1)
+
+
+def show_effects(*, as_json: bool) -> int:
+    """Print the catalogue."""
+    settings = load_settings()
+    catalogue = load_catalogue(settings.catalogue)
+    if as_json:
+        sys.stdout.write(catalogue.model_dump_json() + "\n")
+        return 0
+    model = settings.model or catalogue.provider.default_model
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("effect", "photos", "seconds", "US$", "what happens"):
+        table.add_column(column, justify="right" if column == "US$" else "left")
+    rows = sorted(catalogue.effects.values(), key=lambda effect: not effect.core)
+    for effect in rows:
+        price = " / ".join(f"{catalogue.price_usd(model, seconds):.2f}" for seconds in effect.durations)
+        seconds = " / ".join(str(seconds) for seconds in effect.durations)
+        table.add_row(effect.name, str(effect.images), seconds, price, effect.description)
+    console = Console()
+    console.print(table)
+    console.print(f"\nPrices are expected ones for {model}; the provider's answer to a submission says the actual one.")
+    return 0
+
+
+def _generate(job: Job, target: str | None, *, dry_run: bool) -> Outcome:
+    settings = load_settings(target=target)
+    check_job(job, load_catalogue(settings.catalogue), default_model=settings.model)
+    settings.require_key()
+    quieten()
+    # Prefect is imported from here on.
+    from flows.generate import generate as flow  # noqa: PLC0415
+    from flows.generate import outcome_of, rehearse  # noqa: PLC0415
+
+    if dry_run:
+        return asyncio.run(rehearse(job, settings))
+    from deployments.progress import Progress  # noqa: PLC0415
+
+    with prefect_server() as server, Progress((job.effect,)) as progress:
+        # The server starts while the images are looked at: bad input is told before there is anything to wait for.
+        progress.say(job.effect, "looking at the photos")
+        rehearsed = asyncio.run(rehearse(job, settings))
+        if rehearsed.state == "reused":
+            return rehearsed
+        progress.say(job.effect, "waiting for the Prefect server")
+        server.wait()
+        state = asyncio.run(
+            flow(job.effect, list(job.images), job.duration, job.take, settings.target, return_state=True)
+        )
+        return outcome_of(state)
+
+
+def _report_problems(error: BadInput) -> None:
+    for problem in error.problems:
+        sys.stderr.write(f"effects: {problem}\n")
+
+
+def _show(outcome: Outcome) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    if outcome.video:
+        verb = "was there already" if outcome.state == "reused" else f"took {outcome.seconds:.0f} s"
+        console.print(f"[green]✓[/] {outcome.effect} {verb}, cost ${outcome.cost_usd:.2f}\n  {outcome.video}")
+    else:
+        console.print(f"[yellow]{outcome.state}[/]: {outcome.reason}")

@@ -1,0 +1,106 @@
+"""`effects demo`: the main job from end to end, with real photos, the sandbox provider and a local target."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from deployments.sandbox.server import Sandbox
+from deployments.server import prefect_server, quieten
+from tasks.jobs import Job, Outcome
+from tasks.settings import load_settings
+
+if TYPE_CHECKING:
+    from deployments.progress import Progress
+    from deployments.server import Server
+
+PHOTOS = Path(__file__).parent / "photos"
+TARGET = "./demo-videos"
+STATE = "_sandbox"
+"""Where the sandbox keeps its books, inside the target: what one demo left open, the next can finish."""
+
+JOBS = (
+    Job(effect="hug", images=("collins.jpg", "hopper.jpg")),
+    Job(effect="kiss", images=("hopper.jpg", "collins.jpg")),
+    Job(effect="heart_gesture", images=("collins.jpg", "hopper.jpg")),
+    Job(effect="squish", images=("chelsea.jpg",)),
+    Job(effect="expansion", images=("coffee.jpg",)),
+)
+
+
+def demo(target: str | None, *, as_json: bool) -> int:
+    """Make all five core effects; returns the exit code: 0 when all five videos are there."""
+    target = target or TARGET
+    quieten()
+    state = None if "://" in target else Path(target) / STATE
+    with Sandbox(state=state, generate_seconds=4.0) as sandbox:
+        os.environ.update(
+            EFFECTS_API_URL=sandbox.url,
+            EFFECTS_API_KEY="sandbox",
+            EFFECTS_TARGET=target,
+            EFFECTS_DELIVERY="inline",  # the photos lie on this machine, and so does the sandbox
+            EFFECTS_POLL_INTERVAL_S="1",
+        )
+        load_settings()
+        # Prefect is imported from here on.
+        from deployments.progress import Progress  # noqa: PLC0415
+
+        with prefect_server() as server:
+            with Progress(tuple(job.effect for job in JOBS)) as progress:
+                for job in JOBS:
+                    progress.say(job.effect, "waiting for the Prefect server")
+                server.wait()
+                outcomes = asyncio.run(_run_all(target, progress))
+            billed = sandbox.counters.billed
+            if as_json:
+                _print_json(outcomes, billed)
+            else:
+                _show(outcomes, billed, server)
+    return 0 if all(outcome.video for outcome in outcomes) else 1
+
+
+async def _run_all(target: str, progress: Progress) -> list[Outcome]:
+    from flows.generate import generate, outcome_of  # noqa: PLC0415
+
+    async def run(job: Job) -> Outcome:
+        images = [str(PHOTOS / name) for name in job.images]
+        state = await generate(job.effect, images, job.duration, job.take, target, return_state=True)
+        outcome = outcome_of(state)
+        progress.end(job.effect, outcome.state)
+        return outcome
+
+    return list(await asyncio.gather(*(run(job) for job in JOBS)))
+
+
+def _print_json(outcomes: list[Outcome], billed: int) -> None:
+    document = {"billed": billed, "rows": [outcome.model_dump() for outcome in outcomes]}
+    sys.stdout.write(json.dumps(document) + "\n")
+
+
+def _show(outcomes: list[Outcome], billed: int, server: Server) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("effect", "state", "seconds", "would cost", "video"):
+        table.add_column(column, no_wrap=True)
+    for outcome in outcomes:
+        shown = os.path.relpath(outcome.video) if outcome.video and "://" not in outcome.video else outcome.video
+        table.add_row(
+            outcome.effect, outcome.state, f"{outcome.seconds:.1f}", f"${outcome.cost_usd:.2f}", shown or outcome.reason
+        )
+    console.print(table)
+    total = sum(outcome.cost_usd for outcome in outcomes)
+    console.print(
+        f"\n{billed} paid submissions to the sandbox; with the real provider this run would have cost ${total:.2f}."
+    )
+    if server.temporary:
+        console.print("Look at the runs:  uv run prefect server start  →  http://127.0.0.1:4200/runs")
+    else:
+        console.print(f"Look at the runs:  {server.dashboard}/runs")
+    console.print("Your own photos:   EFFECTS_API_KEY=… uv run effects generate hug left.jpg right.jpg")

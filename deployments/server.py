@@ -1,0 +1,154 @@
+"""Which Prefect server a command runs in: the configured one, else a temporary one that lives as long as the command.
+
+A temporary server keeps its runs in Prefect's own database, so that a later `prefect server start` shows them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+
+from tasks.errors import EffectsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 10.0
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # The terminal is ours; everything that Prefect logs still reaches its dashboard.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "effects",
+}
+
+LEAN = {
+    # Written in batches, task runs cost the server a quarter of the time.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
+
+
+class ServerTrouble(EffectsError):  # noqa: N818
+    """Prefect's server does not start or does not answer."""
+
+    next_move = "see what `prefect server start` says"
+
+
+def quieten() -> None:
+    """Set what must be in the environment before Prefect is imported; what a person has set wins."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+class Server:
+    """A Prefect server to run in: `api_url`, and `dashboard` for people. Temporary ones start in the background."""
+
+    def __init__(self, api_url: str, process: subprocess.Popen[bytes] | None = None) -> None:
+        self.api_url = api_url
+        self._process = process
+
+    @property
+    def dashboard(self) -> str:
+        """Where a person looks."""
+        return self.api_url.removesuffix("/api")
+
+    @property
+    def temporary(self) -> bool:
+        """Whether it ends with the command."""
+        return self._process is not None
+
+    def wait(self) -> None:
+        """Wait until it answers (blocking).
+
+        Raises:
+            ServerTrouble: when it does not.
+        """
+        give_up = time.monotonic() + (START_TIMEOUT_S if self._process else 10.0)
+        while time.monotonic() < give_up:
+            if self._process and self._process.poll() is not None:
+                raise ServerTrouble(f"the temporary Prefect server ended with code {self._process.returncode}")
+            try:
+                if httpx.get(f"{self.api_url}/health", timeout=5.0).is_success:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.1)
+        raise ServerTrouble(f"the Prefect server at {self.api_url} does not answer")
+
+    def stop(self) -> None:
+        """Stop a temporary server: closing its standard input is the sign."""
+        if self._process is None or self._process.stdin is None:
+            return
+        self._process.stdin.close()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def prefect_server() -> Iterator[Server]:
+    """The server for this command; Prefect's client is pointed at it for the time of the context."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - after `quieten`
+
+    configured = PREFECT_API_URL.value()
+    server = Server(configured) if configured else _start()
+    try:
+        with temporary_settings({PREFECT_API_URL: server.api_url}):
+            yield server
+    finally:
+        server.stop()
+
+
+def _start() -> Server:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, **LEAN, "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api"}
+    process = subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-m", "deployments.server", "--port", str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for the command, which then ends its server
+    )
+    return Server(f"http://127.0.0.1:{port}/api", process)
+
+
+def main() -> None:
+    """Serve until standard input closes, which it does however the command that started this ends."""
+    import uvicorn  # noqa: PLC0415 - only the server's process pays for these
+    from prefect.server.api.server import create_app  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    config = uvicorn.Config(
+        create_app(), host="127.0.0.1", port=parser.parse_args().port, log_level="error", timeout_graceful_shutdown=3
+    )
+    server = uvicorn.Server(config)
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+
+    threading.Thread(target=watch, daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""One video: from photos anywhere to a file in the target."""
+
+from __future__ import annotations
+
+import time
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+from prefect import flow, runtime
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from tasks.errors import EffectsError, GenerationFailed
+from tasks.fetch import fetch, fetch_images, forget
+from tasks.jobs import Job, Outcome, Record, SourceImage, public_url
+from tasks.persist import persist_video
+from tasks.poll import poll_generation
+from tasks.settings import Settings, load_settings
+from tasks.submit import submit_generation
+from tasks.validate import validate, validate_images
+from tasks.workspace import open_workspace
+
+if TYPE_CHECKING:
+    from tasks.workspace import Workspace
+
+
+def _run_name() -> str:
+    asked = runtime.flow_run.parameters
+    names = " + ".join(PurePosixPath(public_url(url).partition("?")[0]).name for url in asked.get("images", ()))
+    return f"{asked.get('effect')} · {names}"
+
+
+@flow(name="generate", flow_run_name=_run_name)
+async def generate(
+    effect: str,
+    images: list[str],
+    duration: int = 5,
+    take: int = 0,
+    target: str | None = None,
+) -> State[Outcome]:
+    """Make one video effect out of one or two photos. The same photos and effect are never paid for twice.
+
+    Args:
+        effect: A scene of the catalogue, such as hug, kiss, heart_gesture (two photos), squish or expansion (one).
+        images: The photos, as URLs or paths that the worker can read. For two people: the first is on the left.
+        duration: Seconds. Two-person effects come in 5 or 10, the others in 5.
+        take: 0 for the first video; 1, 2… for another variation of the same photos, which costs anew.
+        target: Where the video goes; empty for EFFECTS_TARGET.
+    """
+    settings = load_settings(target=target or None)
+    job = Job(effect=effect, images=tuple(images), duration=duration, take=take)
+    async with open_workspace(settings) as workspace:
+        outcome = await generate_video(job, workspace)
+    return as_state(outcome)
+
+
+async def generate_video(job: Job, workspace: Workspace) -> Outcome:
+    """The five steps, and what became of the job. Whatever goes wrong with it ends in a named state."""
+    started, request = time.monotonic(), None
+    sources: tuple[SourceImage, ...] = ()
+    try:
+        sources = await fetch_images(job.images, workspace)
+        request = await validate_images(sources, job, workspace)
+        if record := await workspace.ledger.record(request):
+            return _there(record, "reused", workspace, time.monotonic() - started)
+        while True:
+            try:
+                generation = await submit_generation(request, workspace)
+                video = await poll_generation(generation, workspace)
+                record = await persist_video(video, workspace)
+                return _there(record, "completed", workspace, time.monotonic() - started)
+            except GenerationFailed as failure:
+                if failure.final:
+                    raise
+    except EffectsError as error:
+        outcome = Outcome.from_error(job, error, request=request)
+        return outcome.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+    finally:
+        forget(sources)
+
+
+async def rehearse(job: Job, settings: Settings) -> Outcome:
+    """Everything up to the submission, without Prefect and without a trace: what it would cost, or that it is there.
+
+    Raises:
+        BadInput: with every problem at once.
+        StorageError: the target cannot be read.
+    """
+    started = time.monotonic()
+    async with open_workspace(settings) as workspace:
+        sources = await fetch(
+            job.images,
+            workspace.scratch,
+            max_bytes=workspace.catalogue.provider.images.max_bytes,
+            private_hosts=settings.private_hosts_allowed,
+        )
+        request = await validate(sources, job, catalogue=workspace.catalogue, default_model=settings.model)
+        if record := await workspace.ledger.record(request):
+            return _there(record, "reused", workspace, time.monotonic() - started)
+    return Outcome(
+        state="deferred",
+        job_id=request.job_id,
+        effect=request.effect,
+        cost_usd=request.price_usd,
+        seconds=round(time.monotonic() - started, 3),
+        reason=f"dry run: nothing was sent; it would cost about ${request.price_usd:.2f}",
+    )
+
+
+def outcome_of(state: State[Outcome]) -> Outcome:
+    """The outcome that a flow run's state carries.
+
+    Raises:
+        EffectsError: where the run ended before it had one.
+    """
+    data = getattr(state.data, "result", state.data)
+    if isinstance(data, Outcome):
+        return data
+    if isinstance(data, EffectsError):
+        raise data
+    raise EffectsError(f"the flow run ended as {state.name}: {state.message}")
+
+
+def as_state(outcome: Outcome) -> State[Outcome]:
+    """The flow run's state: failed only where somebody has to act, and the reason in its message."""
+    if outcome.state in {"completed", "reused"}:
+        return Completed(name=outcome.state.capitalize(), message=outcome.video, data=outcome)
+    if outcome.state == "open":
+        return Completed(name="Open", message=outcome.reason, data=outcome)
+    return Failed(name=outcome.state.capitalize(), message=outcome.reason, data=outcome)
+
+
+def _there(record: Record, state: Literal["completed", "reused"], workspace: Workspace, seconds: float) -> Outcome:
+    return Outcome(
+        state=state,
+        job_id=record.job_id,
+        effect=record.effect,
+        generation_id=record.generation_id,
+        attempt=record.attempt,
+        video=record.video,
+        metadata=workspace.ledger.url_of(record, "metadata.json"),
+        cost_usd=(record.cost_usd or 0.0) if state == "completed" else 0.0,
+        seconds=round(seconds, 3),
+    )

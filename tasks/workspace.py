@@ -1,0 +1,61 @@
+"""What the steps of one run share: the settings, the catalogue, the ledger, the provider's connection, a scratch folder."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.effects import load_catalogue
+from tasks.errors import BadInput, StorageError
+from tasks.ledger import Ledger
+from tasks.provider import Provider
+from tasks.settings import Settings, load_settings
+from tasks.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tasks.effects import Catalogue
+
+
+class Workspace:
+    """Everything that a step needs besides its input. Not a dataclass: Prefect must not look inside.
+
+    Args:
+        scratch: a folder for images and videos on their way; its owner removes it.
+    """
+
+    def __init__(
+        self, settings: Settings, catalogue: Catalogue, ledger: Ledger, provider: Provider, scratch: Path
+    ) -> None:
+        self.settings = settings
+        self.catalogue = catalogue
+        self.ledger = ledger
+        self.provider = provider
+        self.scratch = scratch
+
+
+@asynccontextmanager
+async def open_workspace(settings: Settings | None = None) -> AsyncIterator[Workspace]:
+    """A workspace for one run; its connections and its scratch folder go when the run ends.
+
+    Raises:
+        BadInput: a setting, the catalogue file, the key or the target's URL does not fit.
+    """
+    settings = settings or load_settings()
+    catalogue = load_catalogue(settings.catalogue)
+    try:
+        ledger = Ledger(Storage(settings.target))
+    except StorageError as error:
+        raise BadInput(f"the target does not fit: {error.reason}") from None
+    provider = Provider(
+        settings.api_url,
+        settings.require_key(),
+        catalogue.provider.path,
+        private_hosts=settings.private_hosts_allowed,
+    )
+    with tempfile.TemporaryDirectory(prefix="effects-") as scratch:
+        async with provider:
+            yield Workspace(settings, catalogue, ledger, provider, Path(scratch))
