@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 START_TIMEOUT_S = 120.0
+ANSWER_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 
 QUIET = {
@@ -76,7 +77,7 @@ class Server:
         Raises:
             ServerTrouble: when it does not.
         """
-        give_up = time.monotonic() + (START_TIMEOUT_S if self._process else 10.0)
+        give_up = time.monotonic() + (START_TIMEOUT_S if self._process else ANSWER_TIMEOUT_S)
         while time.monotonic() < give_up:
             if self._process and self._process.poll() is not None:
                 raise ServerTrouble(f"the temporary Prefect server ended with code {self._process.returncode}")

@@ -7,7 +7,6 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from prefect import flow, runtime
-from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from tasks.errors import EffectsError, GenerationFailed
@@ -21,6 +20,8 @@ from tasks.validate import validate, validate_images
 from tasks.workspace import open_workspace
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
     from tasks.workspace import Workspace
 
 

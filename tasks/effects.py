@@ -173,9 +173,8 @@ def load_catalogue(extra: str | None = None) -> Catalogue:
         BadInput: when `extra` cannot be read, is not TOML, or holds what a catalogue cannot; the file, the row and
             the field are named, and all problems are listed at once.
     """
-    tables, where = _built_in(), "effects.toml"
+    tables, where = _built_in(), public_url(extra) if extra else "effects.toml"
     if extra:
-        where = public_url(extra)
         tables = _merged(tables, _parse(_read(extra, where), where), where)
     problems: list[str] = []
     catalogue = _build(tables, problems)
@@ -200,8 +199,7 @@ def check_job(job: Job, catalogue: Catalogue, *, default_model: str | None = Non
     Raises:
         BadInput: with every problem at once.
     """
-    problems: list[str] = []
-    effect = model = None
+    problems, effect, model = list[str](), None, None
     try:
         effect = catalogue.effect(job.effect)
     except BadInput as error:
@@ -291,7 +289,7 @@ def _build(tables: _Table, problems: list[str]) -> Catalogue | None:
     limits = _made(ImageLimits, tables["images"], "[images]", problems)
     # A slip in the defaults would be told once for every scene: it is told alone.
     fallback = {"models": list(tables["models"]), **tables["defaults"]}
-    if not _made(Effect, fallback, "[defaults]", problems, name="defaults") or limits is None:
+    if not _made(Effect, fallback, "[defaults]", problems, name="defaults"):
         return None
     effects = {}
     for key, row in tables["effects"].items():
@@ -300,7 +298,8 @@ def _build(tables: _Table, problems: list[str]) -> Catalogue | None:
             effects[key] = effect
             unknown = [id_ for id_ in effect.models if id_ not in tables["models"]]
             problems += [f"{place} models: {_shown(id_)} has no row in [models]" for id_ in unknown]
-    provider = _made(ProviderFacts, tables["provider"], "[provider]", problems, models=models, images=limits)
+    fixed = {"models": models, "images": limits}
+    provider = _made(ProviderFacts, tables["provider"], "[provider]", problems, **fixed) if limits else None
     if provider and provider.default_model not in tables["models"]:
         problems.append(f"[provider] default_model: {_shown(provider.default_model)} has no row in [models]")
     return Catalogue(provider=provider, effects=effects) if provider else None

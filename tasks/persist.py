@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.delivery import withdraw
 from tasks.errors import BadResult, EffectsError, ProviderBusy, StorageError
 from tasks.films import inspect_film, save_poster
-from tasks.jobs import Record, Request, Video, VideoFacts, now
+from tasks.jobs import Record, Video, VideoFacts, now
 from tasks.visibility import retry_if
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ from tasks.errors import StorageError
 from tasks.jobs import public_url
 
 if TYPE_CHECKING:
-    import fsspec
     from collections.abc import Callable
     from pathlib import Path
+
+    import fsspec
 
 T = TypeVar("T")
 

@@ -29,8 +29,8 @@ from tasks.jobs import Generation, Request, now
 from tasks.ledger import CLAIM_VALID_S, Failure, Standing
 
 if TYPE_CHECKING:
-    from tasks.ledger import Claim
     from tasks.answers import Submission
+    from tasks.ledger import Claim
     from tasks.provider import Provider
     from tasks.workspace import Workspace
 
@@ -220,13 +220,16 @@ async def _await_neighbour(request: Request, standing: Standing, workspace: Work
     Returns:
         The generation, or None where the ledger has moved on and is to be read again.
     """
-    waited_from = asyncio.get_running_loop().time()
+    clock = asyncio.get_running_loop().time
+    waited_from = clock()
+    log.info("attempt %d is being submitted elsewhere", standing.attempt, extra={"effect": request.effect})
     while True:
         age = (now() - standing.claimed_at).total_seconds() if standing.claimed_at else NEIGHBOUR_S
         # A clock that runs ahead must not make us wait for ever.
-        if max(age, asyncio.get_running_loop().time() - waited_from) >= NEIGHBOUR_S:
+        age = max(age, clock() - waited_from)
+        if age >= NEIGHBOUR_S:
             return await _look_up(
-                request, standing.attempt, workspace, because="its submitter is gone", age_s=max(age, NEIGHBOUR_S)
+                request, standing.attempt, workspace, because="its submitter is gone", age_s=age
             )
         await asyncio.sleep(NEIGHBOUR_LOOK_S)
         current = await workspace.ledger.standing(request)

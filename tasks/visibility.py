@@ -43,7 +43,7 @@ def _awaiting_retry(scheduled_time: datetime | None = None) -> State[Any]:
 
 # Prefect's engine leaves AwaitingRetry without a message, and no hook runs in between; but what a person asks of
 # a waiting run is exactly why it waits. Without this line only that message is missing; a test looks at it.
-task_engine.AwaitingRetry = _awaiting_retry  # type: ignore[assignment]
+task_engine.AwaitingRetry = _awaiting_retry  # type: ignore[assignment, attr-defined]
 
 
 class _OneLine(logging.Filter):

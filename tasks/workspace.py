@@ -1,4 +1,4 @@
-"""What the steps of one run share: the settings, the catalogue, the ledger, the provider's connection, a scratch folder."""
+"""What the steps of one run share: settings, catalogue, ledger, the provider's connection, a scratch folder."""
 
 from __future__ import annotations
 

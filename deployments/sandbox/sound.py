@@ -59,7 +59,7 @@ def _squelch() -> "array[int]":
     low = phase = 0.0
     for index in range(round(0.95 * RATE)):
         moment = index / RATE
-        pressed = max(0.0, 1 - abs(moment - 0.16) / 0.22)
+        pressed = max(0.0, 1 - abs(moment - 0.25) / 0.22)
         freed = max(0.0, 1 - abs(moment - 0.62) / 0.16)
         # A one-pole low-pass that opens and closes quickly: what makes noise sound wet.
         wet = 0.5 + 0.5 * math.sin(math.tau * (19 + 16 * moment) * moment)

@@ -158,7 +158,7 @@ def test_ten_seconds_are_ten_seconds_with_their_sound(tmp_path: Path) -> None:
 @pytest.mark.parametrize("images", [1, 2])
 def test_an_unknown_scene_still_moves_and_is_silent(images: int, tmp_path: Path) -> None:
     path = tmp_path / "other.mp4"
-    photos = [(PHOTOS / name).read_bytes() for name in ("coffee.jpg", "chelsea.jpg")][:images]
+    photos = [(PHOTOS / name).read_bytes() for name in ("hopper.jpg", "chelsea.jpg")][:images]
     render("a_scene\nnobody knows " + "x" * 300, photos, 1, path)
     video = look(path)
     assert video.audio_codec is None
