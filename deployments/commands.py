@@ -82,6 +82,7 @@ def _generate(job: Job, target: str | None, *, dry_run: bool) -> Outcome:
         state = asyncio.run(
             flow(job.effect, list(job.images), job.duration, job.take, settings.target, return_state=True)
         )
+        server.settle()
         return outcome_of(state)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from deployments.sandbox.server import Sandbox
 from deployments.server import prefect_server, quieten
@@ -57,6 +56,7 @@ def demo(target: str | None, *, as_json: bool) -> int:
                     progress.say(job.effect, "waiting for the Prefect server")
                 server.wait()
                 outcomes = asyncio.run(_run_all(target, progress))
+                server.settle()
             billed = sandbox.counters.billed - billed_before
             if as_json:
                 _print_json(outcomes, billed)
@@ -85,21 +85,22 @@ def _print_json(outcomes: list[Outcome], billed: int) -> None:
 
 def _show(outcomes: list[Outcome], billed: int, server: Server) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("effect", "state", "seconds", "would cost", "video"):
-        table.add_column(column, no_wrap=True)
     for outcome in outcomes:
+        mark = "[green]✓[/]" if outcome.video else "[red]✗[/]"
+        spent = f"{outcome.seconds:.0f} s, ${outcome.cost_usd:.2f}" if outcome.state == "completed" else "$0.00"
+        console.print(f"{mark} [bold]{outcome.effect}[/] {outcome.state} ({spent})")
         shown = os.path.relpath(outcome.video) if outcome.video and "://" not in outcome.video else outcome.video
-        table.add_row(
-            outcome.effect, outcome.state, f"{outcome.seconds:.1f}", f"${outcome.cost_usd:.2f}", shown or outcome.reason
-        )
-    console.print(table)
+        console.print(f"  {shown or outcome.reason}")
     total = sum(outcome.cost_usd for outcome in outcomes)
     console.print(
-        f"\n{billed} paid submissions to the sandbox; with the real provider this run would have cost ${total:.2f}."
+        f"\n{billed} paid submissions, all to the sandbox: free. With the real provider: ${total:.2f}.\n"
+        f"Watch a video:    open any of the files above in a player or a browser\n"
+        f"See the runs:     {_where(server)}\n"
+        f"Your own photos:  EFFECTS_API_KEY=… uv run effects generate hug left.jpg right.jpg"
     )
+
+
+def _where(server: Server) -> str:
     if server.temporary:
-        console.print("Look at the runs:  uv run prefect server start  →  http://127.0.0.1:4200/runs")
-    else:
-        console.print(f"Look at the runs:  {server.dashboard}/runs")
-    console.print("Your own photos:   EFFECTS_API_KEY=… uv run effects generate hug left.jpg right.jpg")
+        return "uv run prefect server start, then http://127.0.0.1:4200/runs"
+    return f"{server.dashboard}/runs"

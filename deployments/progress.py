@@ -50,7 +50,7 @@ class Progress(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show what a step logged of a job; warnings of no job are printed."""
-        job, text = getattr(record, "effect", None), record.getMessage()
+        job, text = getattr(record, "effect", ""), record.getMessage()
         if job in self._lines:
             self._lines[job] = text
         if not self._console.is_terminal or record.levelno >= logging.WARNING:
@@ -58,7 +58,7 @@ class Progress(logging.Handler):
 
     def say(self, job: str, text: str) -> None:
         """Show what a job is at."""
-        self._log.info(text, extra={"effect": job})
+        self.emit(logging.makeLogRecord({"msg": text, "effect": job, "levelno": logging.INFO}))
 
     def end(self, job: str, state: str) -> None:
         """Show how a job ended."""

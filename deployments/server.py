@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import httpx
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 10.0
+SETTLE_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 
 QUIET = {
@@ -32,6 +34,7 @@ QUIET = {
     # The terminal is ours; everything that Prefect logs still reaches its dashboard.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "effects",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 
 LEAN = {
@@ -60,6 +63,7 @@ class Server:
     def __init__(self, api_url: str, process: subprocess.Popen[bytes] | None = None) -> None:
         self.api_url = api_url
         self._process = process
+        self._started = datetime.now(UTC).isoformat()
 
     @property
     def dashboard(self) -> str:
@@ -88,6 +92,24 @@ class Server:
                 pass
             time.sleep(0.1)
         raise ServerTrouble(f"the Prefect server at {self.api_url} does not answer")
+
+    def settle(self) -> None:
+        """Hand over every log line and event, and wait until a temporary server has written them down."""
+        from prefect.events.worker import EventsWorker  # noqa: PLC0415 - after `quieten`
+        from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
+
+        EventsWorker.drain_all(timeout=SETTLE_TIMEOUT_S)
+        APILogWorker.drain_all(timeout=SETTLE_TIMEOUT_S)
+        give_up = time.monotonic() + SETTLE_TIMEOUT_S
+        unfinished = {
+            "state": {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}},
+            "start_time": {"after_": self._started},
+        }
+        while self.temporary and time.monotonic() < give_up:
+            answer = httpx.post(f"{self.api_url}/task_runs/count", json={"task_runs": unfinished}, timeout=5.0)
+            if answer.is_success and answer.json() == 0:
+                return
+            time.sleep(0.2)
 
     def stop(self) -> None:
         """Stop a temporary server: closing its standard input is the sign."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from prefect import flow, runtime
 from prefect.states import Completed, Failed
+from pydantic import Field
 
 from tasks.errors import EffectsError, GenerationFailed
 from tasks.fetch import fetch, fetch_images, forget
@@ -36,7 +37,7 @@ async def generate(
     effect: str,
     images: list[str],
     duration: int = 5,
-    take: int = 0,
+    take: Annotated[int, Field(ge=0)] = 0,
     target: str | None = None,
 ) -> State[Outcome]:
     """Make one video effect out of one or two photos. The same photos and effect are never paid for twice.
@@ -48,10 +49,12 @@ async def generate(
         take: 0 for the first video; 1, 2… for another variation of the same photos, which costs anew.
         target: Where the video goes; empty for EFFECTS_TARGET.
     """
-    settings = load_settings(target=target or None)
     job = Job(effect=effect, images=tuple(images), duration=duration, take=take)
-    async with open_workspace(settings) as workspace:
-        outcome = await generate_video(job, workspace)
+    try:
+        async with open_workspace(load_settings(target=target or None)) as workspace:
+            outcome = await generate_video(job, workspace)
+    except EffectsError as error:
+        outcome = Outcome.from_error(job, error)
     return as_state(outcome)
 
 

@@ -212,7 +212,6 @@ class Ledger:
     async def record_video(self, request: Request, record: Record) -> None:
         """Write `metadata.json`, after everything that it speaks of has been stored: the job is done."""
         await self.storage.write(f"{self.folder(request)}/metadata.json", _json(record))
-        await self.close(request)
 
     async def close(self, request: Request) -> None:
         """Take the job off the list of what is open."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.delivery import withdraw
 from tasks.errors import BadResult, EffectsError, ProviderBusy, StorageError
 from tasks.films import inspect_film, save_poster
 from tasks.jobs import Record, Video, VideoFacts, now
@@ -71,7 +70,7 @@ async def persist(video: Video, workspace: Workspace) -> Record:
     finally:
         film.unlink(missing_ok=True)
         poster.unlink(missing_ok=True)
-    await withdraw(generation.request, workspace.settings)
+    await workspace.end(generation.request)
     return record
 
 

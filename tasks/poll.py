@@ -146,8 +146,9 @@ async def poll(generation: Generation, workspace: Workspace, wait: Wait) -> Vide
 def _pending(generation: Generation, wait: Wait, status: str) -> EffectsError:
     if wait.waited_s() >= wait.timeout_s:
         return _timeout(generation, f"not finished after {wait.timeout_s:g} s (last seen: {status})")
-    log.info("%s (%d looks)", status, wait.looks, extra={"effect": generation.request.effect})
-    return GenerationPending(f"{status} ({wait.looks} looks, {wait.waited_s():.0f} s)")
+    looks = "1 look" if wait.looks == 1 else f"{wait.looks} looks"
+    log.info("%s (%s)", status, looks, extra={"effect": generation.request.effect})
+    return GenerationPending(f"{status} ({looks}, {wait.waited_s():.0f} s)")
 
 
 def _timeout(generation: Generation, reason: str) -> GenerationTimeout:
@@ -169,6 +170,8 @@ async def _failed(generation: Generation, look: Look, workspace: Workspace) -> G
         at=now(),
     )
     await workspace.ledger.record_failure(generation.request, generation.attempt, failure)
+    if failed.input_fault:
+        await workspace.end(generation.request)
     return GenerationFailed(
         failed.reason,
         kind=failed.kind,

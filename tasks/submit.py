@@ -76,8 +76,9 @@ async def submit(request: Request, workspace: Workspace) -> Generation:
             if found:
                 return found
             continue
-        if standing.failure:
-            _stop_if_final(standing, request, workspace.settings.max_attempts)
+        if final := _final(standing, request, workspace.settings.max_attempts):
+            await workspace.end(request)
+            raise final
         urls = await deliver(request, workspace.settings)  # before the claim: copying images takes time
         claim = await ledger.claim(request, standing.attempt + 1)
         if claim:
@@ -126,7 +127,7 @@ async def _send(claim: Claim, urls: tuple[str, ...], workspace: Workspace) -> Ge
             raise
         await asyncio.shield(ledger.record_failure(request, attempt, failure))
         if isinstance(error, Rejected):
-            await ledger.close(request)
+            await workspace.end(request)
         if isinstance(error, EffectsError):
             error.job_id, error.attempt = request.job_id, attempt
         raise
@@ -228,9 +229,7 @@ async def _await_neighbour(request: Request, standing: Standing, workspace: Work
         # A clock that runs ahead must not make us wait for ever.
         age = max(age, clock() - waited_from)
         if age >= NEIGHBOUR_S:
-            return await _look_up(
-                request, standing.attempt, workspace, because="its submitter is gone", age_s=age
-            )
+            return await _look_up(request, standing.attempt, workspace, because="its submitter is gone", age_s=age)
         await asyncio.sleep(NEIGHBOUR_LOOK_S)
         current = await workspace.ledger.standing(request)
         if (current.attempt, current.stage) != (standing.attempt, "claimed"):
@@ -262,14 +261,15 @@ async def _look_up(
     )
 
 
-def _stop_if_final(standing: Standing, request: Request, max_attempts: int) -> None:
+def _final(standing: Standing, request: Request, max_attempts: int) -> EffectsError | None:
+    """The error that the job ends in where no further attempt is allowed, else None."""
     failure = standing.failure
     if failure is None or (failure.again and standing.tries < max_attempts):
-        return
+        return None
     if failure.kind == "refused" and not failure.again:
-        raise Rejected(failure.reason, job_id=request.job_id, attempt=standing.attempt)
+        return Rejected(failure.reason, job_id=request.job_id, attempt=standing.attempt)
     tries = f" ({standing.tries} of {max_attempts} attempts)" if failure.again else ""
-    raise GenerationFailed(
+    return GenerationFailed(
         f"{failure.reason}{tries}",
         kind=failure.kind,
         final=True,

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.delivery import withdraw
 from tasks.effects import load_catalogue
 from tasks.errors import BadInput, StorageError
 from tasks.ledger import Ledger
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tasks.effects import Catalogue
+    from tasks.jobs import Request
 
 
 class Workspace:
@@ -35,6 +37,11 @@ class Workspace:
         self.ledger = ledger
         self.provider = provider
         self.scratch = scratch
+
+    async def end(self, request: Request) -> None:
+        """A job has come to its end: it is not open any more, and the staged copies of its photos go."""
+        await self.ledger.close(request)
+        await withdraw(request, self.settings)
 
 
 @asynccontextmanager

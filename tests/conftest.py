@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING
 
 import boto3
 import pytest
-from deployments.sandbox.server import Sandbox
 from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 from prefect.testing.utilities import prefect_test_harness
 
+from deployments.sandbox.server import Sandbox
+from tasks.fetch import fetch
+from tasks.jobs import Job, Request
+from tasks.settings import load_settings
+from tasks.validate import validate
+from tasks.workspace import Workspace, open_workspace
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 PHOTOS = Path(__file__).parents[1] / "deployments" / "photos"
 COLLINS, HOPPER, CHELSEA = (str(PHOTOS / name) for name in ("collins.jpg", "hopper.jpg", "chelsea.jpg"))
@@ -78,3 +84,19 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
         }.items():
             monkeypatch.setenv(name, value)
         yield provider
+
+
+@pytest.fixture
+async def workspace(sandbox: Sandbox) -> AsyncIterator[Workspace]:
+    """What the steps share, for tests that call their logic without Prefect."""
+    assert sandbox.url
+    async with open_workspace(load_settings()) as opened:
+        yield opened
+
+
+async def looked_at(workspace: Workspace, effect: str = "hug", *images: str, take: int = 0) -> Request:
+    """A job that passed the first two steps."""
+    job = Job(effect=effect, images=images or (COLLINS, HOPPER), take=take)
+    limit = workspace.catalogue.provider.images.max_bytes
+    sources = await fetch(job.images, workspace.scratch, max_bytes=limit, private_hosts=True)
+    return await validate(sources, job, catalogue=workspace.catalogue)

@@ -34,7 +34,11 @@ def _effects(*arguments: str, **variables: str) -> subprocess.CompletedProcess[s
 def test_help_comes_without_prefect_or_anything_else_heavy() -> None:
     """A cold start loads the standard library alone."""
     heavy = "prefect", "pydantic", "httpx", "fsspec", "rich", "av", "PIL"
-    code = f"import sys; from deployments.cli import main\ntry: main(['--help'])\nexcept SystemExit: print([m for m in {heavy!r} if m in sys.modules])"
+    code = (
+        "import sys; from deployments.cli import main\n"
+        "try: main(['--help'])\n"
+        f"except SystemExit: print([name for name in {heavy!r} if name in sys.modules])"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -90,9 +94,7 @@ def test_without_a_configured_server_a_temporary_one_is_started_and_stopped(sand
     assert not [command for command in commands if str(tmp_path).encode() in command]
 
 
-def test_a_prefect_server_that_does_not_answer_is_told_in_one_line(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_prefect_server_that_does_not_answer_is_told_in_one_line(sandbox: Sandbox) -> None:
     """Nothing is sent when nobody could see it."""
     photo = Path(__file__).parents[1] / "deployments" / "photos" / "chelsea.jpg"
     ended = _effects("generate", "squish", str(photo), PREFECT_API_URL="http://127.0.0.1:9/api")

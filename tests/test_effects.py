@@ -107,7 +107,7 @@ class TestBuiltIn:
     def test_imports_nothing_heavy(self) -> None:
         """The catalogue can be loaded without Prefect and without Pillow."""
         code = "import sys, tasks.effects as e; e.load_catalogue(); print({'prefect', 'PIL'} & set(sys.modules))"
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
         )
         assert done.stdout.strip() == "set()"

@@ -136,7 +136,13 @@ def test_photos_come_from_any_fsspec_url(
     fsspec.filesystem("memory").put_file(CHELSEA, "/in/cat.jpg")
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.write(CHELSEA, "cat.jpg")
-    urls = [CHELSEA, f"file://{CHELSEA}", "memory://in/cat.jpg", f"{web}/chelsea.jpg", "zip://cat.jpg::file://" + str(tmp_path / "photos.zip")]
+    urls = [
+        CHELSEA,
+        f"file://{CHELSEA}",
+        "memory://in/cat.jpg",
+        f"{web}/chelsea.jpg",
+        "zip://cat.jpg::file://" + str(tmp_path / "photos.zip"),
+    ]
     documents = [_run(capsys, "squish", url) for url in urls]
     assert [document["state"] for document in documents] == ["completed", *["reused"] * 4]
     assert sandbox.counters.billed == 1

@@ -32,10 +32,17 @@ async def _hug(**changes: Any) -> Outcome:  # noqa: ANN401 - any parameter of th
 SURVIVED: dict[str, list[dict[str, Any]]] = {
     "429 without Retry-After": [{"kind": "429", "route": "submit", "count": 2}],
     "429 with Retry-After in seconds": [{"kind": "429", "route": "submit", "count": 1, "retry_after": 1}],
-    "429 with Retry-After as a date": [{"kind": "429", "route": "submit", "count": 1, "retry_after": 1, "retry_after_date": True}],
+    "429 with Retry-After as a date": [
+        {"kind": "429", "route": "submit", "count": 1, "retry_after": 1, "retry_after_date": True}
+    ],
     "looks refused with 429": [{"kind": "429", "route": "poll", "count": 2, "retry_after": 1}],
-    "looks answered 500, 502, 524": [{"kind": kind, "route": "poll", "count": 1} for kind in ("500", "502", "524", "408", "503", "504")],
-    "looks answered with HTML": [{"kind": "html_200", "route": "poll", "count": 1}, {"kind": "html_502", "route": "poll", "count": 1}],
+    "looks answered 500, 502, 524": [
+        {"kind": kind, "route": "poll", "count": 1} for kind in ("500", "502", "524", "408", "503", "504")
+    ],
+    "looks answered with HTML": [
+        {"kind": "html_200", "route": "poll", "count": 1},
+        {"kind": "html_502", "route": "poll", "count": 1},
+    ],
     "looks reset": [{"kind": "reset", "route": "poll", "count": 2}],
     "looks slow": [{"kind": "slow", "route": "poll", "count": 1, "seconds": 1.0}],
     "looks with malformed JSON": [{"kind": "malformed_json", "route": "poll", "count": 2}],
@@ -192,7 +199,7 @@ async def test_a_generation_that_takes_too_long_stays_open_and_is_taken_up_again
 async def test_a_generation_that_the_provider_never_finds_stays_open(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """"Not found" is borne for a while, then told; it is never taken for permission to pay again."""
+    """A generation that is not found is waited for a while, then told; never taken for leave to pay again."""
     monkeypatch.setenv("EFFECTS_POLL_INTERVAL_S", "0.05")
     sandbox.knobs.faults = [Fault(kind="not_found")]
     outcome = await _hug()

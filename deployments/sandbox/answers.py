@@ -1,6 +1,6 @@
 """The bodies of the stand-in's answers: error envelopes, the answers that faults give, and what a look shows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from http import HTTPStatus
@@ -96,29 +96,24 @@ def inference_not_found() -> Problem:
     return Problem(404, "Inference not found")
 
 
+_REFUSALS: dict[str, Callable[[], Problem]] = {
+    "unauthorized": unauthorized,
+    "no_credits": out_of_credits,
+    "unverified_card": unverified_card,
+    "withdrawn": lambda: withdrawn("you asked for"),
+    "invalid": lambda: invalid([{"path": ["image_url"], "message": "Invalid url", "code": "invalid_string"}]),
+    "not_found": inference_not_found,
+}
+
+
 def faulty(fault: Fault, path: str, now: float, request_id: str) -> Response:
     """The answer of a fault that takes the whole answer over; `fault.kind` is one of `faults.ANSWERS`."""
-    match fault.kind:
-        case "reset":
-            return Reset()
-        case "html_200":
-            return HTMLResponse(HTML)
-        case "html_502":
-            return HTMLResponse(HTML, 502)
-        case "unauthorized":
-            problem = unauthorized()
-        case "no_credits":
-            problem = out_of_credits()
-        case "unverified_card":
-            problem = unverified_card()
-        case "withdrawn":
-            problem = withdrawn("the one you asked for")
-        case "invalid":
-            problem = invalid([{"path": ["image_url"], "message": "Invalid url", "code": "invalid_string"}])
-        case "not_found":
-            problem = inference_not_found()
-        case status:
-            problem = Problem(int(status), "Something wrong with the server. Please, try again later.")
+    if fault.kind == "reset":
+        return Reset()
+    if fault.kind in {"html_200", "html_502"}:
+        return HTMLResponse(HTML, 200 if fault.kind == "html_200" else 502)
+    refuse = _REFUSALS.get(fault.kind)
+    problem = refuse() if refuse else Problem(int(fault.kind), "Please, try again later.")
     answer = problem.answer(path, now, request_id, old=fault.old_envelope)
     if fault.retry_after is not None:
         at = format_datetime(datetime.fromtimestamp(now + fault.retry_after, UTC), usegmt=True)

@@ -30,7 +30,7 @@ def still() -> bytes:
 @functools.cache
 def _encoded(seconds: int) -> bytes:
     buffer = BytesIO()
-    with av.open(buffer, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(buffer, "w", format="mp4") as container:
         video = container.add_stream("libx264", _FRAMES_PER_SECOND, {"preset": "ultrafast", "threads": "1"})
         video.width = video.height = _SIDE
         video.pix_fmt = "yuv420p"

@@ -112,7 +112,9 @@ class Generation(BaseModel):
 
 
 class Book:
-    """All generations, and the balance. Plain decisions by an injected clock; not for several threads at once.
+    """All generations, and the balance. Plain decisions by an injected clock.
+
+    One thread may change it; others may read.
 
     With a state directory each generation is a JSON file there, replaced atomically: a book opened on the directory
     of a process that was killed knows the same generations, bills and client request ids.
@@ -143,7 +145,8 @@ class Book:
         return len(self._by_id)
 
     def __iter__(self) -> Iterator[Generation]:
-        return iter(self._newest_first)
+        """All, newest first, as of now."""
+        return iter(list(self._newest_first))
 
     def get(self, generation_id: str) -> Generation | None:
         """The generation of this id."""
@@ -157,9 +160,9 @@ class Book:
     def balance(self) -> int:
         """What is left, in credits: holds are off it at once, those of failed generations come back at their end."""
         now = self._clock()
-        while self._refunds and self._refunds[0][0] <= now:
-            self._spent -= self._by_id[heapq.heappop(self._refunds)[1]].credit_hold
-        return round(self._knobs.balance_usd * models.CREDITS_PER_USD) - self._spent
+        # Only reads: a test may ask from its own thread.
+        due = sum(self._by_id[name].credit_hold for when, name in list(self._refunds) if when <= now)
+        return round(self._knobs.balance_usd * models.CREDITS_PER_USD) - self._spent + due
 
     def accept(self, order: Order, *, style: str = "id_nanoid", stuck: bool = False) -> Generation | None:
         """Enter an order and hold its price; None, and nothing held, when too little is left.
@@ -170,9 +173,11 @@ class Book:
             stuck: it never ends.
         """
         cost = models.price(order.model, order.duration)
+        now = self._clock()
+        while self._refunds and self._refunds[0][0] <= now:
+            self._spent -= self._by_id[heapq.heappop(self._refunds)[1]].credit_hold
         if self.balance < cost:
             return None
-        now = self._clock()
         seconds = self._knobs.generate_seconds
         if self._knobs.sigma:
             seconds *= self._chance.lognormvariate(0, self._knobs.sigma)

@@ -61,13 +61,14 @@ def check(data: bytes, url: str) -> None:
 
 def _inline(url: str) -> bytes:
     head, comma, payload = url.partition(",")
+    raw = unquote_to_bytes(payload)
     try:
-        if not comma:
-            raise ValueError("no comma")
-        raw = unquote_to_bytes(payload)
-        return base64.b64decode(raw, validate=True) if head.lower().endswith(";base64") else raw
-    except (binascii.Error, ValueError) as error:
-        raise BadImage("file_download_error", "The data URI cannot be read", url) from error
+        data = base64.b64decode(raw, validate=True) if head.lower().endswith(";base64") else raw
+    except binascii.Error:
+        data = b""
+    if not comma or not data:
+        raise BadImage("file_download_error", "The data URI cannot be read", url)
+    return data
 
 
 async def _download(client: httpx.AsyncClient, url: str) -> bytes:

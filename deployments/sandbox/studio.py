@@ -38,9 +38,8 @@ class Studio:
         self, knobs: Knobs, counters: Counters, book: Book, *, state: Path | None, client: httpx.AsyncClient | None
     ) -> None:
         self._knobs, self._counters, self._book = knobs, counters, book
-        self._temporary = tempfile.TemporaryDirectory(prefix="sandbox-") if state is None else None
-        self._folder = Path(self._temporary.name) if self._temporary else Path(state or "") / "videos"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder = None if state is None else state / "videos"
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._client, self._own_client = client, client is None
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sandbox-render")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,7 +94,7 @@ class Studio:
                 await loop.run_in_executor(self._pool, render, order.scene, images, order.duration, path)
         except BadImage as bad:
             self._book.decide(generation, "error", error=bad.error, image_sha256=hashes)
-        except Exception:  # whatever it is, the provider would say this and go on
+        except Exception:  # noqa: BLE001  # whatever it is, the provider would say this and go on
             _log.exception("generation %s failed in the sandbox itself", generation.id)
             error = detail("downstream_service_error", "Downstream service error", order.image_urls[0])
             self._book.decide(generation, "error", error=error, image_sha256=hashes)
@@ -117,4 +116,8 @@ class Studio:
         return data
 
     def _path(self, generation: Generation) -> Path:
+        if self._folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="sandbox-")
+            self._folder = Path(self._temporary.name)
+        self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder / f"{generation.link}.mp4"

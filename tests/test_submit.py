@@ -1,0 +1,278 @@
+"""The only step that costs money, called without Prefect: the ledger's rules, one test each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deployments.sandbox.faults import Fault
+from tasks.errors import AccountTrouble, NeverSent, ProviderBusy, StorageError, SubmitUnknown
+from tasks.jobs import now
+from tasks.ledger import ClaimDocument, Ledger
+from tasks.poll import Wait, planned_delays, poll
+from tasks.storage import Storage
+from tasks.submit import submit
+from tests.conftest import looked_at
+
+if TYPE_CHECKING:
+    from deployments.sandbox.server import Sandbox
+    from tasks.jobs import Generation, Request
+    from tasks.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of things is tested here, not the length of the pauses between them."""
+    for name, value in {
+        "SEND_PAUSES_S": (0.05,),
+        "RECONCILE_PAUSES_S": (0.0, 0.05),
+        "KEEP_PAUSES_S": (0.05, 0.05),
+        "NEIGHBOUR_LOOK_S": 0.05,
+        "NEIGHBOUR_S": 1.0,
+    }.items():
+        monkeypatch.setattr(f"tasks.submit.{name}", value)
+
+
+def _attempts(request: Request) -> dict[str, Any]:
+    folder = Path("videos") / request.effect / request.job_id / "attempts"
+    return {str(path.relative_to(folder)): json.loads(path.read_text()) for path in sorted(folder.rglob("*.json"))}
+
+
+async def test_the_claim_comes_before_the_post_and_the_id_after_it(workspace: Workspace, sandbox: Sandbox) -> None:
+    """Rules 1 and 2: claimed exclusively, sent under a derived id, and the answer kept."""
+    request = await looked_at(workspace)
+    sandbox.knobs.faults = [Fault(kind="slow", route="submit", seconds=0.5)]
+    sending = asyncio.create_task(submit(request, workspace))
+    await asyncio.sleep(0.3)
+    assert list(_attempts(request)) == ["1/claim.json"]
+    assert Path("videos", "_open", f"{request.job_id}.json").exists()
+    generation = await sending
+    kept = _attempts(request)
+    assert kept["1/generation.json"]["id"] == generation.id
+    assert list(sandbox.counters.billed_by_client_request_id) == [f"{request.job_id}.0.1"]
+
+
+async def test_of_many_racing_processes_one_submits(workspace: Workspace, sandbox: Sandbox) -> None:
+    """The others wait for the winner's id, and all have the same generation."""
+    request = await looked_at(workspace)
+    generations: list[Generation] = await asyncio.gather(*(submit(request, workspace) for _ in range(16)))
+    assert len({generation.id for generation in generations}) == 1
+    assert sandbox.counters.submissions == 1
+
+
+async def test_a_job_that_is_under_way_is_taken_up_and_not_paid_again(workspace: Workspace, sandbox: Sandbox) -> None:
+    """Rule 4: anyone may go on from the provider's id."""
+    request = await looked_at(workspace)
+    first = await submit(request, workspace)
+    assert (await submit(request, workspace)).id == first.id
+    assert sandbox.counters.submissions == 1
+
+
+async def test_a_claimant_that_was_held_up_does_not_send(
+    workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 3: whoever wakes up after its claim ran out gives the attempt up as never sent."""
+    request = await looked_at(workspace)
+    clock = {"now": 0.0}
+    workspace.ledger = Ledger(workspace.ledger.storage, clock=lambda: clock["now"])
+    create = Storage.create
+
+    async def slow_create(self: Storage, path: str, data: bytes) -> bool:
+        won = await create(self, path, data)
+        clock["now"] += 61.0
+        return won
+
+    monkeypatch.setattr(Storage, "create", slow_create)
+    with pytest.raises(ProviderBusy, match="held up"):
+        await submit(request, workspace)
+    assert sandbox.counters.submissions == 0
+    failure = _attempts(request)["1/failure.json"]
+    assert (failure["kind"], failure["again"], failure["reached_provider"]) == ("never_sent", True, False)
+
+
+async def test_a_dead_neighbours_claim_is_looked_up_and_never_sent_again(
+    workspace: Workspace, sandbox: Sandbox
+) -> None:
+    """Rule 3: a claim without an id, whose process is gone, is unknown."""
+    request = await looked_at(workspace)
+    await workspace.ledger.open(request)
+    await workspace.ledger.claim(request, 1)
+    with pytest.raises(SubmitUnknown, match="may have been paid for"):
+        await submit(request, workspace)
+    assert sandbox.counters.submissions == 0
+
+
+async def test_a_dead_neighbours_submission_is_found_in_the_log(workspace: Workspace, sandbox: Sandbox) -> None:
+    """It had been accepted before its process died: the id comes from the provider's log."""
+    request = await looked_at(workspace)
+    await workspace.ledger.open(request)
+    await workspace.ledger.claim(request, 1)
+    accepted = await workspace.provider.submit(
+        model=request.model,
+        scene=request.effect,
+        image_urls=["data:image/png;base64,", "data:image/png;base64,"],
+        duration=5,
+        client_request_id=request.client_request_id(1),
+    )
+    generation = await submit(request, workspace)
+    assert (generation.id, generation.found_in_log) == (accepted.id, True)
+    assert sandbox.counters.submissions == 1
+
+
+async def test_an_empty_claim_is_a_claim(workspace: Workspace, sandbox: Sandbox) -> None:
+    """A process died between creating the file and writing it: the right is taken, nobody knows by whom."""
+    request = await looked_at(workspace)
+    await workspace.ledger.storage.create(f"hug/{request.job_id}/attempts/1/claim.json", b"")
+    with pytest.raises(SubmitUnknown):
+        await submit(request, workspace)
+    assert sandbox.counters.submissions == 0
+
+
+async def test_a_claim_from_the_future_does_not_hold_anyone_for_ever(workspace: Workspace) -> None:
+    """Clocks disagree; the wait is measured on the waiting process's own."""
+    request = await looked_at(workspace)
+    at = now().replace(year=2099)
+    document = ClaimDocument(claimant="x", at=at, client_request_id="y").model_dump_json().encode()
+    await workspace.ledger.storage.create(f"hug/{request.job_id}/attempts/1/claim.json", document)
+    with pytest.raises(SubmitUnknown):
+        await asyncio.wait_for(submit(request, workspace), 10)
+
+
+async def test_a_lost_answer_of_the_store_does_not_lose_the_claim(
+    workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write got through, its answer did not: the file itself says who holds the claim."""
+    request = await looked_at(workspace)
+    create = Storage.create
+
+    async def lossy_create(self: Storage, path: str, data: bytes) -> bool:
+        await create(self, path, data)
+        raise StorageError("the connection broke")
+
+    monkeypatch.setattr(Storage, "create", lossy_create)
+    await submit(request, workspace)
+    assert sandbox.counters.billed == 1
+
+
+async def test_an_id_is_kept_through_a_target_that_is_away_for_a_moment(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is worth money."""
+    request = await looked_at(workspace)
+    failures = iter([True, True, False])
+    record = Ledger.record_generation
+
+    async def failing(self: Ledger, generation: Generation) -> None:
+        if next(failures):
+            raise StorageError("away")
+        await record(self, generation)
+
+    monkeypatch.setattr(Ledger, "record_generation", failing)
+    generation = await submit(request, workspace)
+    assert _attempts(request)["1/generation.json"]["id"] == generation.id
+
+
+async def test_an_id_that_could_not_be_kept_is_found_again(
+    workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error carries the id, the job is open, and a later run finds the submission by its derived id."""
+    request = await looked_at(workspace)
+
+    async def failing(*_: object) -> None:
+        raise StorageError("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(Ledger, "record_generation", failing)
+        with pytest.raises(StorageError) as caught:
+            await submit(request, workspace)
+    assert caught.value.state == "open"
+    assert (await submit(request, workspace)).id == caught.value.generation_id
+    assert sandbox.counters.submissions == 1
+
+
+async def test_a_run_that_is_cancelled_while_sending_leaves_the_outcome_unknown(
+    workspace: Workspace, sandbox: Sandbox
+) -> None:
+    """Whether the request had left cannot be told: it is looked up, not sent again."""
+    request = await looked_at(workspace)
+    sandbox.knobs.faults = [Fault(kind="slow", route="submit", when="after", seconds=1.0)]
+    sending = asyncio.create_task(submit(request, workspace))
+    await asyncio.sleep(0.4)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert list(_attempts(request)) == ["1/claim.json"]
+    generation = await submit(request, workspace)
+    assert generation.found_in_log
+    assert sandbox.counters.billed == 1
+
+
+async def test_a_run_that_is_cancelled_between_two_tries_has_sent_nothing(
+    workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger says so, and a later run may send."""
+    monkeypatch.setattr("tasks.submit.SEND_PAUSES_S", (30.0,))
+    request = await looked_at(workspace)
+    sandbox.knobs.faults = [Fault(kind="429", route="submit", count=1)]
+    sending = asyncio.create_task(submit(request, workspace))
+    await asyncio.sleep(0.4)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert _attempts(request)["1/failure.json"]["kind"] == "never_sent"
+    assert (await submit(request, workspace)).attempt == 2
+    assert sandbox.counters.billed == 1
+
+
+async def test_what_never_reached_the_provider_does_not_use_up_the_attempts(
+    workspace: Workspace, sandbox: Sandbox
+) -> None:
+    """Account trouble five times over, then money: the job goes on."""
+    request = await looked_at(workspace)
+    sandbox.knobs.faults = [Fault(kind="no_credits", count=5)]
+    for _ in range(5):
+        with pytest.raises(AccountTrouble):
+            await submit(request, workspace)
+    assert (await submit(request, workspace)).attempt == 6
+
+
+async def test_a_connection_that_is_refused_is_surely_never_sent(workspace: Workspace) -> None:
+    """Connection refused, no such host: the one kind of trouble after which a POST may be repeated."""
+    request = await looked_at(workspace)
+    from tasks.provider import Provider  # noqa: PLC0415 - its base URL is what is wrong here
+
+    for url in ("http://127.0.0.1:9", "http://no-such-host.invalid"):
+        async with Provider(url, "key", "/v2/x") as nowhere:
+            with pytest.raises(NeverSent):
+                await nowhere.submit(
+                    model=request.model, scene="hug", image_urls=["a", "b"], duration=5, client_request_id="x"
+                )
+
+
+async def test_both_routes_work(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The route is data: the universal one takes the same body and query."""
+    from tasks.settings import load_settings  # noqa: PLC0415 - with the catalogue set below
+    from tasks.workspace import open_workspace  # noqa: PLC0415
+
+    Path("mine.toml").write_text('[provider]\npath = "/v2/video/generations"\n')
+    monkeypatch.setenv("EFFECTS_CATALOGUE", "mine.toml")
+    async with open_workspace(load_settings()) as workspace:
+        generation = await submit(await looked_at(workspace), workspace)
+        await asyncio.sleep(0.5)
+        video = await poll(generation, workspace, Wait(10.0))
+    assert video.url
+    assert sandbox.counters.billed == 1
+
+
+def test_looks_are_planned_within_what_prefect_takes() -> None:
+    """Growing from 5 s to 20 s, at most 50 of them; a set interval is one."""
+    delays = planned_delays(None)
+    assert delays[0] == 5.0
+    assert delays[-1] == 20.0
+    assert list(delays) == sorted(delays)
+    assert len(delays) <= 50
+    assert planned_delays(0.5) == (0.5,)
