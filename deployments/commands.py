@@ -79,11 +79,16 @@ def _generate(job: Job, target: str | None, *, dry_run: bool) -> Outcome:
             return rehearsed
         progress.say(job.effect, "waiting for the Prefect server")
         server.wait()
-        state = asyncio.run(
-            flow(job.effect, list(job.images), job.duration, job.take, settings.target, return_state=True)
-        )
+
+        async def run() -> Outcome:
+            images = list(job.images)
+            return outcome_of(
+                await flow(job.effect, images, job.duration, job.take, settings.target, return_state=True)
+            )
+
+        outcome = asyncio.run(run())
         server.settle()
-        return outcome_of(state)
+        return outcome
 
 
 def _report_problems(error: BadInput) -> None:

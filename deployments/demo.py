@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from deployments.progress import Progress
 from deployments.sandbox.server import Sandbox
 from deployments.server import prefect_server, quieten
 from tasks.jobs import Job, Outcome
 
 if TYPE_CHECKING:
-    from deployments.progress import Progress
     from deployments.server import Server
 
 PHOTOS = Path(__file__).parent / "photos"
@@ -47,10 +47,9 @@ def demo(target: str | None, *, as_json: bool) -> int:
             EFFECTS_DELIVERY="inline",  # the photos lie on this machine, and so does the sandbox
             EFFECTS_POLL_INTERVAL_S="1",
         )
-        # Prefect is imported from here on.
-        from deployments.progress import Progress  # noqa: PLC0415
-
         with prefect_server() as server:
+            import flows.generate  # noqa: F401, PLC0415 - Prefect is heavy: loaded while its server starts
+
             with Progress(tuple(job.effect for job in JOBS)) as progress:
                 for job in JOBS:
                     progress.say(job.effect, "waiting for the Prefect server")

@@ -24,7 +24,7 @@ class Progress(logging.Handler):
 
     Args:
         jobs: a line each, by the name that the steps log under: the effect.
-        quiet: show nothing (for `--json` without a terminal).
+        console: in place of stderr.
     """
 
     def __init__(self, jobs: tuple[str, ...], console: Console | None = None) -> None:
@@ -34,17 +34,19 @@ class Progress(logging.Handler):
         self._ends: dict[str, tuple[str, float]] = {}
         self._started = time.monotonic()
         self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=8, transient=True)
-        self._log = logging.getLogger("effects")
+        self._logs = tuple(logging.getLogger(name) for name in ("effects", "effects_looks"))
 
     def __enter__(self) -> Self:
-        self._log.addHandler(self)
-        self._log.setLevel(logging.INFO)
+        for log in self._logs:
+            log.addHandler(self)
+            log.setLevel(logging.INFO)
         if self._console.is_terminal:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._log.removeHandler(self)
+        for log in self._logs:
+            log.removeHandler(self)
         if self._console.is_terminal:
             self._live.stop()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from prefect import flow, runtime
 from prefect.states import Completed, Failed
@@ -111,7 +111,7 @@ async def rehearse(job: Job, settings: Settings) -> Outcome:
     )
 
 
-def outcome_of(state: State[Outcome]) -> Outcome:
+def outcome_of(state: State[Any]) -> Outcome:
     """The outcome that a flow run's state carries.
 
     Raises:

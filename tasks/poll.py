@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tasks.answers import Look
     from tasks.workspace import Workspace
 
-log = logging.getLogger("effects")
+watched = logging.getLogger("effects_looks")
+"""For who watches as it happens; Prefect logs each retry itself, so these lines need not reach it."""
 
 LOOK_TIMEOUT_S = 60.0
 """For one look, all of it; httpx gives up earlier, this is the net below."""
@@ -147,7 +148,7 @@ def _pending(generation: Generation, wait: Wait, status: str) -> EffectsError:
     if wait.waited_s() >= wait.timeout_s:
         return _timeout(generation, f"not finished after {wait.timeout_s:g} s (last seen: {status})")
     looks = "1 look" if wait.looks == 1 else f"{wait.looks} looks"
-    log.info("%s (%s)", status, looks, extra={"effect": generation.request.effect})
+    watched.info("%s (%s)", status, looks, extra={"effect": generation.request.effect})
     return GenerationPending(f"{status} ({looks}, {wait.waited_s():.0f} s)")
 
 

@@ -7,6 +7,7 @@ on message texts. Source of every rule: AIML API's public documentation and reco
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlsplit
 
@@ -42,6 +43,7 @@ from tasks.errors import (
 from tasks.hosts import is_public
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
@@ -92,14 +94,18 @@ class Provider:
             timeout=_SUBMIT_TIMEOUT,
             limits=httpx.Limits(max_keepalive_connections=0),
             transport=transport,
+            verify=_trust(),
         )
-        self._reader = httpx.AsyncClient(base_url=base, headers=headers, timeout=_LOOK_TIMEOUT, transport=transport)
+        self._reader = httpx.AsyncClient(
+            base_url=base, headers=headers, timeout=_LOOK_TIMEOUT, transport=transport, verify=_trust()
+        )
         self._downloader = httpx.AsyncClient(
             timeout=_DOWNLOAD_TIMEOUT,
             follow_redirects=True,
             max_redirects=5,
             event_hooks={"request": [self._check_host]},
             transport=transport,
+            verify=_trust(),
         )
 
     async def __aenter__(self) -> Self:
@@ -257,6 +263,12 @@ class Provider:
         except EffectsError:
             return None  # a courtesy look-up: the withdrawal itself is the news
         return found[1] if found else None
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """One for all clients of the process: reading the certificates takes longer than most requests."""
+    return httpx.create_ssl_context()
 
 
 async def _save(chunks: AsyncIterator[bytes], to: Path) -> int:

@@ -15,7 +15,7 @@ from tasks.errors import SubmitUnknown
 URL = "https://cdn.example/eagle/output.mp4"
 
 
-def _answer(body: Any, status: int = 200, **headers: str) -> httpx.Response:  # noqa: ANN401 - JSON
+def _answer(body: object, status: int = 200, headers: dict[str, str] | None = None) -> httpx.Response:
     return httpx.Response(status, json=body, headers=headers)
 
 
@@ -41,7 +41,7 @@ def test_a_submission_is_accepted_in_every_recorded_shape(body: object, generati
 
 def test_the_id_may_stand_in_a_header_alone() -> None:
     """`x-inference-id` is the same id."""
-    assert read_submission(_answer({}, **{"x-inference-id": "abc"})).id == "abc"
+    assert read_submission(_answer({}, headers={"x-inference-id": "abc"})).id == "abc"
 
 
 @pytest.mark.parametrize("content", [b"<html>ok</html>", b"", b"{", b"[]", b'{"id": ""}', b'{"id": 7}', b"null"])

@@ -15,6 +15,8 @@ from deployments.cli import main
 from tests.conftest import CHELSEA, COLLINS, HOPPER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deployments.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -51,7 +53,7 @@ def _truncated(path: str) -> str:
     return _written(path, Path(COLLINS).read_bytes()[:30_000])
 
 
-IMAGES = {
+IMAGES: dict[str, tuple[Callable[[], str], str, str]] = {
     "no such file": (lambda: "missing.jpg", "missing.jpg", "no such file"),
     "a directory": (lambda: _folder("album.jpg"), "album.jpg", "folder"),
     "an empty file": (lambda: _written("empty.jpg", b""), "empty.jpg", "empty"),

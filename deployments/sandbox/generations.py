@@ -1,7 +1,6 @@
 """Generations and the book of them: what was ordered, when it ends and how, and what was billed for it."""
 
 import heapq
-import os
 import random
 import string
 import uuid
@@ -247,7 +246,7 @@ class Book:
         path = self._folder / f"{generation.link}.json"
         part = path.with_suffix(".part")
         part.write_text(generation.model_dump_json(indent=1), encoding="utf-8")
-        os.replace(part, path)  # noqa: PTH105  # the name that says what it does; Path.replace hides it among strings
+        part.replace(path)
 
     def _new_id(self, style: str, model: str) -> str:
         while True:

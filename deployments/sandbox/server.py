@@ -1,6 +1,6 @@
 """The stand-in on a real socket, in a thread of its own: for tests, demos and the command line."""
 
-import logging
+import asyncio
 import socket
 import threading
 import time
@@ -9,14 +9,25 @@ from types import TracebackType
 from typing import Self
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
-from deployments.sandbox.connection import OpenProtocol
+from deployments.sandbox.connection import OpenProtocol, Reset
 from deployments.sandbox.counters import Counters
 from deployments.sandbox.generations import Book, Clock
 from deployments.sandbox.knobs import Knobs
 from deployments.sandbox.provider import Provider
 
 _BACKLOG = 2_048
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which hangs up on those who still wait when it stops: a slow answer may be minutes away."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop."""
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        await super().shutdown(sockets)
 
 
 class Sandbox:
@@ -53,7 +64,7 @@ class Sandbox:
                 setattr(self.knobs, name, value)
         self._host, self._port, self._state, self._clock = host, port, state, clock
         self._provider: Provider | None = None
-        self._server: uvicorn.Server | None = None
+        self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -65,11 +76,10 @@ class Sandbox:
             listener.close()
             raise
         self._port = listener.getsockname()[1]
-        # An application that breaks says so through logging; each request and each broken connection is no news.
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-        self._server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
-                self._provider,
+                self._serve,
+                interface="asgi3",
                 http=OpenProtocol,
                 ws="none",
                 lifespan="on",
@@ -96,6 +106,13 @@ class Sandbox:
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._running(scope, receive, send)
+        except asyncio.CancelledError:
+            # Only a stopping server cancels; to uvicorn, a cancelled application is a broken one.
+            await Reset()(scope, receive, send)
 
     @property
     def url(self) -> str:

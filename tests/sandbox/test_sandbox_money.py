@@ -60,6 +60,7 @@ class Hands:
         self.now = 1_800_000_000.0
 
     def __call__(self) -> float:
+        """The time it shows."""
         return self.now
 
 
@@ -132,19 +133,18 @@ def test_billed_by_client_request_id(sandbox: Sandbox, api: httpx.Client) -> Non
     assert sandbox.counters.peak_open == 4
 
 
-@pytest.mark.parametrize("bad", ["a b", "a/b", "x" * 129, "é".encode("latin-1").decode("latin-1"), ""])
-def test_an_invalid_client_request_id_is_dropped_in_silence(sandbox: Sandbox, api: httpx.Client, bad: str) -> None:
+def test_an_invalid_client_request_id_is_dropped_in_silence(sandbox: Sandbox, api: httpx.Client) -> None:
     """The call is billed all the same, and its row in the logs has no client request id."""
-    answer = api.post(
-        PATHS[0],
-        json={"model": PRO, "effect_scene": "squish", "image_url": photo()},
-        headers=[(b"X-Client-Request-Id", bad.encode("latin-1"))],
-    )
-    assert answer.is_success
-    assert "x-client-request-id" not in answer.headers
-    assert sandbox.counters.billed == 1
+    body = {"model": PRO, "effect_scene": "squish", "image_url": photo()}
+    invalid = [b"a b", b"a/b", b"x" * 129, b"\xe9", b""]
+    for name in invalid:
+        answer = api.post(PATHS[0], json=body, headers=[(b"X-Client-Request-Id", name)])
+        assert answer.is_success
+        assert "x-client-request-id" not in answer.headers
+    assert sandbox.counters.billed == len(invalid)
     assert sandbox.counters.billed_by_client_request_id == {}
-    assert rows(api)[0]["client_request_id"] is None
+    assert {row["client_request_id"] for row in rows(api)} == {None}
+    assert submit(api, "x" * 128).headers["x-client-request-id"] == "x" * 128
 
 
 def test_logs(sandbox: Sandbox, api: httpx.Client, hands: Hands) -> None:
@@ -167,7 +167,7 @@ def test_logs(sandbox: Sandbox, api: httpx.Client, hands: Hands) -> None:
     assert rows(api) == []
     assert len(rows(api, period="1d")) == 3
     for wrong in ({"limit": 0}, {"limit": 101}, {"limit": "x"}, {"offset": -1}, {"period": "soon"}):
-        assert api.get("/v2/logs", params=wrong).status_code == 400  # type: ignore[arg-type]  # numbers and words
+        assert api.get("/v2/logs", params=wrong).status_code == 400
 
 
 def test_rows_may_come_late(sandbox: Sandbox, api: httpx.Client, hands: Hands) -> None:
@@ -199,37 +199,25 @@ def test_logs_are_rate_limited(sandbox: Sandbox, api: httpx.Client, hands: Hands
 
 
 def test_a_killed_process_remembers(tmp_path: Path) -> None:
-    """After kill -9 a new process on the same directory knows every generation, bill and client request id."""
-    command = [sys.executable, "-m", "deployments.sandbox", "--port", "0", "--no-render", "--generate-seconds", "0.2"]
-    command += ["--state", str(tmp_path / "state")]
-    root = Path(__file__).parents[2]
-
-    def start() -> tuple[subprocess.Popen[str], str]:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)  # noqa: S603  # our own
-        assert process.stdout is not None
-        process.stdout.readline()
-        return process, process.stdout.readline().split()[0].removeprefix("EFFECTS_API_URL=")
-
-    process, url = start()
+    """After kill -9 a sandbox on the same directory knows every generation, bill and client request id, and goes on."""
+    command = [sys.executable, "-m", "deployments.sandbox", "--port", "0", "--no-render", "--generate-seconds", "2"]
+    command += ["--state", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    assert process.stdout is not None
+    process.stdout.readline()
+    url = process.stdout.readline().split()[0].removeprefix("EFFECTS_API_URL=")
     key = {"Authorization": "Bearer key"}
     with httpx.Client(base_url=url, headers=key) as api:
         answers = [submit(api, f"job.{number}") for number in range(5)]
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-    process, url = start()
-    try:
-        with httpx.Client(base_url=url, headers=key) as api:
-            counters = api.get("/sandbox/counters").json()
-            assert counters["billed"] == 5
-            assert counters["billed_by_client_request_id"] == {f"job.{number}": 1 for number in range(5)}
-            assert balance(api) == pytest.approx(50 - 5 * 0.515)
-            assert [row["inference_id"] for row in rows(api)] == [answer.json()["id"] for answer in answers][::-1]
-            for answer in answers:
-                until(lambda answer=answer: state(api, answer) == "completed")  # type: ignore[misc]  # bound at once
-    finally:
-        process.terminate()
-        process.communicate()
-    assert process.returncode == 0
+    with Sandbox(render=False, state=tmp_path) as sandbox, httpx.Client(base_url=sandbox.url, headers=key) as api:
+        assert sandbox.counters.billed == 5
+        assert sandbox.counters.billed_by_client_request_id == {f"job.{number}": 1 for number in range(5)}
+        assert balance(api) == pytest.approx(50 - 5 * 0.515)
+        assert [row["inference_id"] for row in rows(api)] == [answer.json()["id"] for answer in answers][::-1]
+        for answer in answers:
+            until(lambda answer=answer: state(api, answer) == "completed")  # type: ignore[misc]  # bound at once
 
 
 def test_a_restart_in_the_same_process_forgets_without_a_directory(tmp_path: Path) -> None:
