@@ -38,7 +38,7 @@ def demo(target: str | None, *, as_json: bool) -> int:
     target = target or TARGET
     quieten()
     state = None if "://" in target else Path(target) / STATE
-    with Sandbox(state=state, generate_seconds=4.0) as sandbox:
+    with Sandbox(state=state, generate_seconds=4.0, balance_usd=10_000.0) as sandbox:
         billed_before = sandbox.counters.billed  # by earlier demos: its books are kept
         os.environ.update(
             EFFECTS_API_URL=sandbox.url,
