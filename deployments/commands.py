@@ -22,7 +22,7 @@ def generate(job: Job, *, target: str | None, dry_run: bool, as_json: bool) -> i
     try:
         outcome = _generate(job, target, dry_run=dry_run)
     except EffectsError as error:
-        outcome = Outcome.from_error(job, error)
+        outcome = Outcome.from_error(job.effect, error)
         if isinstance(error, BadInput):
             _report_problems(error)
             outcome = outcome.model_copy(update={"reason": error.reason})

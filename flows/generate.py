@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tasks.errors import EffectsError, GenerationFailed
 from tasks.fetch import fetch, fetch_images, forget
-from tasks.jobs import Job, Outcome, Record, SourceImage, public_url
+from tasks.jobs import Job, Outcome, Record, Request, SourceImage, public_url
 from tasks.persist import persist_video
 from tasks.poll import poll_generation
 from tasks.settings import Settings, load_settings
@@ -54,7 +54,7 @@ async def generate(
         async with open_workspace(load_settings(target=target or None)) as workspace:
             outcome = await generate_video(job, workspace)
     except EffectsError as error:
-        outcome = Outcome.from_error(job, error)
+        outcome = Outcome.from_error(effect, error)
     return as_state(outcome)
 
 
@@ -66,21 +66,29 @@ async def generate_video(job: Job, workspace: Workspace) -> Outcome:
         sources = await fetch_images(job.images, workspace)
         request = await validate_images(sources, job, workspace)
         if record := await workspace.ledger.record(request):
-            return _there(record, "reused", workspace, time.monotonic() - started)
+            return there(record, "reused", workspace, time.monotonic() - started)
         while True:
             try:
-                generation = await submit_generation(request, workspace)
-                video = await poll_generation(generation, workspace)
-                record = await persist_video(video, workspace)
-                return _there(record, "completed", workspace, time.monotonic() - started)
+                record = await make_video(request, workspace)
+                return there(record, "completed", workspace, time.monotonic() - started)
             except GenerationFailed as failure:
                 if failure.final:
                     raise
     except EffectsError as error:
-        outcome = Outcome.from_error(job, error, request=request)
-        return outcome.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+        return not_there(job.effect, request, error, workspace, time.monotonic() - started)
     finally:
         forget(sources)
+
+
+async def make_video(request: Request, workspace: Workspace) -> Record:
+    """One attempt: the next one, or the one that is under way, to its end.
+
+    Raises:
+        EffectsError: by its next move; `GenerationFailed` that is not final is worth another call.
+    """
+    generation = await submit_generation(request, workspace)
+    video = await poll_generation(generation, workspace)
+    return await persist_video(video, workspace)
 
 
 async def rehearse(job: Job, settings: Settings) -> Outcome:
@@ -100,7 +108,7 @@ async def rehearse(job: Job, settings: Settings) -> Outcome:
         )
         request = await validate(sources, job, catalogue=workspace.catalogue, default_model=settings.model)
         if record := await workspace.ledger.record(request):
-            return _there(record, "reused", workspace, time.monotonic() - started)
+            return there(record, "reused", workspace, time.monotonic() - started)
     return Outcome(
         state="deferred",
         job_id=request.job_id,
@@ -134,7 +142,8 @@ def as_state(outcome: Outcome) -> State[Outcome]:
     return Failed(name=outcome.state.capitalize(), message=outcome.reason, data=outcome)
 
 
-def _there(record: Record, state: Literal["completed", "reused"], workspace: Workspace, seconds: float) -> Outcome:
+def there(record: Record, state: Literal["completed", "reused"], workspace: Workspace, seconds: float) -> Outcome:
+    """The outcome of a job whose video is there; `seconds` is how long this run took over it."""
     return Outcome(
         state=state,
         job_id=record.job_id,
@@ -143,6 +152,15 @@ def _there(record: Record, state: Literal["completed", "reused"], workspace: Wor
         attempt=record.attempt,
         video=record.video,
         metadata=workspace.ledger.url_of(record, "metadata.json"),
-        cost_usd=(record.cost_usd or 0.0) if state == "completed" else 0.0,
+        cost_usd=workspace.budget.spent_on(record.job_id),
         seconds=round(seconds, 3),
     )
+
+
+def not_there(
+    effect: str, request: Request | None, error: EffectsError, workspace: Workspace, seconds: float
+) -> Outcome:
+    """The outcome of a job that ended in an error, with what this run has committed for it."""
+    outcome = Outcome.from_error(effect, error, request=request)
+    spent = workspace.budget.spent_on(outcome.job_id) if outcome.job_id else 0.0
+    return outcome.model_copy(update={"cost_usd": spent, "seconds": round(seconds, 3)})

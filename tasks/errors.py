@@ -135,6 +135,12 @@ class ModelWithdrawn(AccountTrouble):
         self.replaced_by = replaced_by
 
 
+class BudgetSpent(EffectsError):
+    """The run's budget does not reach for another submission; nothing was sent."""
+
+    next_move = "raise EFFECTS_BUDGET_USD, or run it again: each run has its own budget"
+
+
 class SubmitUnknown(EffectsError):
     """A submission left, and no answer came back: it may have been paid for. Reconcile; never send it again."""
 

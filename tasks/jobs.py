@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Sequence  # noqa: TC003 - pydantic looks at annotations
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import Annotated
@@ -229,13 +231,39 @@ class Outcome(_Word):
     reason: str | None = None
 
     @classmethod
-    def from_error(cls, job: Job, error: EffectsError, *, request: Request | None = None) -> Outcome:
+    def from_error(cls, effect: str, error: EffectsError, *, request: Request | None = None) -> Outcome:
         """The outcome of a job that ended in an error: its state, the reason and the next move."""
         return cls(
             state=error.state,
             job_id=error.job_id or (request.job_id if request else None),
-            effect=job.effect,
+            effect=effect,
             generation_id=error.generation_id,
             attempt=error.attempt,
             reason=f"{error.reason} → {error.next_move}",
         )
+
+
+class Summary(_Word):
+    """What became of many jobs: the JSON document of `effects resume`.
+
+    Attributes:
+        counts: jobs by state; they sum to the number of rows.
+        cost_usd: what this run has committed, by the provider's own figures where it gave them.
+        rows: one outcome a job.
+    """
+
+    counts: dict[JobState, int]
+    cost_usd: float
+    rows: tuple[Outcome, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[Outcome]) -> Summary:
+        """Count the outcomes."""
+        counts = Counter(row.state for row in rows)
+        cost = round(sum(row.cost_usd for row in rows), 6)
+        return cls(counts=dict(counts.most_common()), cost_usd=cost, rows=tuple(rows))
+
+    @property
+    def line(self) -> str:
+        """Such as `3 completed, 1 open`."""
+        return ", ".join(f"{count} {state}" for state, count in self.counts.items()) or "nothing to do"

@@ -57,7 +57,8 @@ class Failure(BaseModel):
             model withdrawn); `abandoned` (unknown outcome, and a person allowed another submission); or the
             provider's own word for a failed generation.
         again: whether another attempt is worth it.
-        reached_provider: whether it counts against the allowed number of attempts.
+        counts: against the allowed number of attempts; what never reached the provider does not, nor what a person
+            allowed to be sent again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,7 +66,7 @@ class Failure(BaseModel):
     kind: str
     reason: str
     again: bool
-    reached_provider: bool
+    counts: bool
     generation_id: str | None = None
     at: datetime
 
@@ -104,8 +105,8 @@ class Standing:
     Attributes:
         attempt: the latest attempt, 0 where there is none.
         stage: `new` means that the next attempt has no claim yet and none came before.
-        claimed_at: when the latest attempt was claimed; None where its claim cannot be read.
-        tries: attempts that reached the provider, the latest included.
+        claimed_at: when the latest attempt was claimed, where it is no further than that; None where nobody can tell.
+        tries: attempts that count against the allowed number, the latest included.
     """
 
     attempt: int = 0
@@ -156,14 +157,12 @@ class Ledger:
             for number in sorted(numbers)
             if f"{number}/failure.json" in names
         }
-        tries = len(numbers) - sum(1 for failure in failures.values() if failure and not failure.reached_provider)
-        claim = await self._load(ClaimDocument, f"{base}{latest}/claim.json")
-        at = claim.at if claim else None
+        tries = len(numbers) - sum(1 for failure in failures.values() if failure and not failure.counts)
         if failure := failures.get(latest):
-            return Standing(latest, "failed", at, None, failure, tries)
+            return Standing(latest, "failed", None, None, failure, tries)
         if generation := await self._load(Generation, f"{base}{latest}/generation.json"):
-            return Standing(latest, "generating", at, generation, None, tries)
-        return Standing(latest, "claimed", at, None, None, tries)
+            return Standing(latest, "generating", None, generation, None, tries)
+        return Standing(latest, "claimed", await self._claimed_at(f"{base}{latest}/claim.json"), None, None, tries)
 
     async def claim(self, request: Request, attempt: int) -> Claim | None:
         """Take the right to submit an attempt; None where somebody else holds it.
@@ -223,6 +222,12 @@ class Ledger:
 
     def _attempt(self, request: Request, attempt: int) -> str:
         return f"{self.folder(request)}/attempts/{attempt}"
+
+    async def _claimed_at(self, path: str) -> datetime | None:
+        """The later of what the claimant's clock and the store's say: a claim must never look older than it is."""
+        claim, stored_at = await self._load(ClaimDocument, path), await self.storage.modified(path)
+        times = [at for at in (claim.at if claim else None, stored_at) if at]
+        return max(times, default=None)
 
     async def _is_mine(self, path: str, claimant: str) -> bool:
         document = await self._load(ClaimDocument, path)

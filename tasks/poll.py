@@ -166,10 +166,11 @@ async def _failed(generation: Generation, look: Look, workspace: Workspace) -> G
         kind=failed.kind,
         reason=failed.reason,
         again=not failed.input_fault,
-        reached_provider=True,
+        counts=True,
         generation_id=generation.id,
         at=now(),
     )
+    workspace.budget.let_go(generation.request.job_id, generation.attempt)  # failures are never charged
     await workspace.ledger.record_failure(generation.request, generation.attempt, failure)
     if failed.input_fault:
         await workspace.end(generation.request)

@@ -41,6 +41,7 @@ from tasks.errors import (
     SubmitUnknown,
 )
 from tasks.hosts import is_public
+from tasks.submission_log import SubmissionLog
 
 if TYPE_CHECKING:
     import ssl
@@ -50,9 +51,6 @@ if TYPE_CHECKING:
 MAX_VIDEO_BYTES = 1_000_000_000
 """A result beyond this is no ten-second video."""
 
-LOG_PERIODS = ((3_600, "1h"), (86_400, "24h"), (7 * 86_400, "7d"), (30 * 86_400, "30d"))
-LOG_PAGE = 100
-LOG_PAGES = 50
 
 _CONNECT = {"connect": 10.0, "pool": 5.0}
 _SUBMIT_TIMEOUT = httpx.Timeout(read=90.0, write=30.0, **_CONNECT)
@@ -71,6 +69,9 @@ class Provider:
         path: of the generation route, such as `/v2/generate/video/kling/generation`.
         private_hosts: whether results may be downloaded from hosts that are not public.
         transport: in place of the network, for simulations.
+
+    Attributes:
+        log: the provider's own log of submissions.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Provider:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._path = path
+        self.log = SubmissionLog(self._log_page)
         self._private_hosts = private_hosts
         headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
         base = api_url.rstrip("/")
@@ -158,28 +160,15 @@ class Provider:
             raise ProviderBusy(f"the provider's answer cannot be read: {summary(response)}")
         return read_look(body)
 
-    async def find_submission(self, client_request_id: str, *, age_s: float) -> LogRow | None:
-        """Look a submission up in the log; None does not prove that it was not accepted.
-
-        Args:
-            client_request_id: as it was sent.
-            age_s: how long ago it was sent at most, seconds; picks the period that is searched.
-
-        Raises:
-            ProviderBusy: the log could not be read to its end.
-        """
-        period = next((word for length, word in LOG_PERIODS if age_s < length * 0.9), LOG_PERIODS[-1][1])
-        for page in range(LOG_PAGES):
-            response = await self._get(f"/v2/logs?period={period}&limit={LOG_PAGE}&offset={page * LOG_PAGE}")
-            rows = log_rows(response)
-            for row in rows:
-                if row.get("client_request_id") == client_request_id:
-                    return LogRow(
-                        as_text(row.get("inference_id")), row.get("status") != "failed", as_usd(row.get("cost"), "usd")
-                    )
-            if len(rows) < LOG_PAGE:
-                break
-        return None
+    async def _log_page(self, period: str, limit: int, offset: int) -> list[tuple[str | None, LogRow]]:
+        response = await self._get(f"/v2/logs?period={period}&limit={limit}&offset={offset}")
+        return [
+            (
+                as_text(row.get("client_request_id")),
+                LogRow(as_text(row.get("inference_id")), row.get("status") != "failed", as_usd(row.get("cost"), "usd")),
+            )
+            for row in log_rows(response)
+        ]
 
     async def balance_usd(self) -> float | None:
         """What is left on the account, in US$; None where the answer does not say."""

@@ -12,6 +12,7 @@ import errno
 import os
 import posixpath
 import uuid
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsspec.core import url_to_fs
@@ -136,6 +137,18 @@ class Storage:
                 return None
 
         return await self._call("look at", path, size)
+
+    async def modified(self, path: str) -> datetime | None:
+        """When a file was last written, by the store's own clock; None where it is absent or the store cannot tell."""
+
+        def modified() -> datetime | None:
+            try:
+                at: datetime = self._fs.modified(self._at(path))
+            except (FileNotFoundError, NotImplementedError, KeyError):
+                return None
+            return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+        return await self._call("look at", path, modified)
 
     async def list(self, folder: str) -> tuple[str, ...]:
         """Paths of all files in a folder and below it, sorted; empty where there is no such folder."""

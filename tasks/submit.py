@@ -26,7 +26,7 @@ from tasks.errors import (
     SubmitUnknown,
 )
 from tasks.jobs import Generation, Request, now
-from tasks.ledger import CLAIM_VALID_S, Failure, Standing
+from tasks.ledger import CLAIM_VALID_S, RESUBMIT_AFTER_S, Failure, Standing
 
 if TYPE_CHECKING:
     from tasks.answers import Submission
@@ -57,7 +57,7 @@ async def submit_generation(request: Request, workspace: Workspace) -> Generatio
         Rejected, GenerationFailed: the provider said no, and no further attempt is allowed.
         SubmitUnknown: it may have been paid for; it is never sent again by itself.
         StorageError: the target cannot be written; where it has no generation id, nothing was sent.
-        BadInput: an image cannot be delivered; nothing was sent.
+        BadInput, BudgetSpent: an image cannot be delivered, the budget does not reach; nothing was sent.
     """
     return await submit(request, workspace)
 
@@ -79,10 +79,49 @@ async def submit(request: Request, workspace: Workspace) -> Generation:
         if final := _final(standing, request, workspace.settings.max_attempts):
             await workspace.end(request)
             raise final
-        urls = await deliver(request, workspace.settings)  # before the claim: copying images takes time
-        claim = await ledger.claim(request, standing.attempt + 1)
+        if workspace.trouble:
+            raise type(workspace.trouble)(workspace.trouble.reason)
+        attempt = standing.attempt + 1
+        # All that takes time or can fail comes before the claim.
+        workspace.budget.hold(request.job_id, attempt, request.price_usd)
+        try:
+            urls = await deliver(request, workspace.settings)
+            claim = await ledger.claim(request, attempt)
+        except BaseException:
+            workspace.budget.let_go(request.job_id, attempt)
+            raise
         if claim:
             return await _send(claim, urls, workspace)
+        workspace.budget.let_go(request.job_id, attempt)
+
+
+async def allow_resubmission(request: Request, workspace: Workspace) -> None:
+    """A person allows a submission whose outcome is unknown to be given up, so that the next attempt may open.
+
+    It may turn out to have been paid for. A claim that is younger than `RESUBMIT_AFTER_S` is not given up: whoever
+    holds it might still send.
+
+    Raises:
+        SubmitUnknown: where the claim is too young, or nobody can tell how old it is.
+    """
+    standing = await workspace.ledger.standing(request)
+    if standing.stage != "claimed":
+        return
+    age = (now() - standing.claimed_at).total_seconds() if standing.claimed_at else 0.0
+    if age < RESUBMIT_AFTER_S:
+        raise SubmitUnknown(
+            f"it is too young to be sent again: {age / 60:.0f} of {RESUBMIT_AFTER_S / 60:.0f} minutes have passed",
+            job_id=request.job_id,
+            attempt=standing.attempt,
+        )
+    failure = Failure(
+        kind="abandoned",
+        reason="its outcome is unknown, and another submission was allowed",
+        again=True,
+        counts=False,
+        at=now(),
+    )
+    await workspace.ledger.record_failure(request, standing.attempt, failure)
 
 
 async def reconcile(request: Request, attempt: int, age_s: float, provider: Provider) -> Generation | Failure | None:
@@ -94,15 +133,13 @@ async def reconcile(request: Request, attempt: int, age_s: float, provider: Prov
         age_s: how long ago it was claimed, seconds.
         provider: whose log to read.
     """
-    row = await provider.find_submission(request.client_request_id(attempt), age_s=age_s)
+    row = await provider.log.find(request.client_request_id(attempt), age_s=age_s)
     if row is None:
         return None
     if row.generation_id is None:
         if row.succeeded:
             return None
-        return Failure(
-            kind="refused", reason="the provider's log has it as failed", again=True, reached_provider=True, at=now()
-        )
+        return Failure(kind="refused", reason="the provider's log has it as failed", again=True, counts=True, at=now())
     return Generation(
         request=request,
         attempt=attempt,
@@ -125,6 +162,9 @@ async def _send(claim: Claim, urls: tuple[str, ...], workspace: Workspace) -> Ge
         failure = _nothing_accepted(error)
         if failure is None:  # cancelled while the request was on its way: the outcome is unknown
             raise
+        workspace.budget.let_go(request.job_id, attempt)
+        if isinstance(error, AccountTrouble):
+            workspace.trouble = error
         await asyncio.shield(ledger.record_failure(request, attempt, failure))
         if isinstance(error, Rejected):
             await workspace.end(request)
@@ -139,6 +179,7 @@ async def _send(claim: Claim, urls: tuple[str, ...], workspace: Workspace) -> Ge
         submitted_at=now(),
         cost_usd=submission.cost_usd,
     )
+    workspace.budget.correct(request.job_id, attempt, submission.cost_usd)
     await _keep(generation, workspace)
     paid = f", ${submission.cost_usd:.2f} held" if submission.cost_usd is not None else ""
     log.info("attempt %d submitted as %s%s", attempt, submission.id, paid, extra={"effect": request.effect})
@@ -208,11 +249,11 @@ def _nothing_accepted(error: BaseException) -> Failure | None:
     if isinstance(error, _CancelledOnItsWay):
         return None
     if isinstance(error, Rejected):
-        return Failure(kind="refused", reason=error.reason, again=False, reached_provider=True, at=now())
+        return Failure(kind="refused", reason=error.reason, again=False, counts=True, at=now())
     if isinstance(error, AccountTrouble):
-        return Failure(kind="account", reason=error.reason, again=True, reached_provider=False, at=now())
+        return Failure(kind="account", reason=error.reason, again=True, counts=False, at=now())
     reason = str(error) or "the run was cancelled before anything was sent"
-    return Failure(kind="never_sent", reason=reason, again=True, reached_provider=False, at=now())
+    return Failure(kind="never_sent", reason=reason, again=True, counts=False, at=now())
 
 
 async def _await_neighbour(request: Request, standing: Standing, workspace: Workspace) -> Generation | None:
@@ -252,6 +293,7 @@ async def _look_up(
             await _keep(found, workspace)
             return found
         if found:
+            workspace.budget.let_go(request.job_id, attempt)
             await workspace.ledger.record_failure(request, attempt, found)
             raise GenerationFailed(found.reason, final=False, job_id=request.job_id, attempt=attempt)
     raise SubmitUnknown(

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.budget import Budget
 from tasks.delivery import withdraw
 from tasks.effects import load_catalogue
 from tasks.errors import BadInput, StorageError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tasks.effects import Catalogue
+    from tasks.errors import AccountTrouble
     from tasks.jobs import Request
 
 
@@ -27,6 +29,10 @@ class Workspace:
 
     Args:
         scratch: a folder for images and videos on their way; its owner removes it.
+
+    Attributes:
+        budget: what this run may spend, and has committed.
+        trouble: set when the account cannot buy anything: from then on this run submits nothing.
     """
 
     def __init__(
@@ -37,6 +43,8 @@ class Workspace:
         self.ledger = ledger
         self.provider = provider
         self.scratch = scratch
+        self.budget = Budget(settings.budget_usd)
+        self.trouble: AccountTrouble | None = None
 
     async def end(self, request: Request) -> None:
         """A job has come to its end: it is not open any more, and the staged copies of its photos go."""

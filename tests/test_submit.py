@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deployments.sandbox.faults import Fault
-from tasks.errors import AccountTrouble, NeverSent, ProviderBusy, StorageError, SubmitUnknown
+from tasks.errors import AccountTrouble, BudgetSpent, NeverSent, ProviderBusy, Rejected, StorageError, SubmitUnknown
 from tasks.jobs import now
 from tasks.ledger import ClaimDocument, Ledger
 from tasks.poll import Wait, planned_delays, poll
+from tasks.provider import Provider
+from tasks.settings import load_settings
 from tasks.storage import Storage
 from tasks.submit import submit
+from tasks.workspace import open_workspace
 from tests.conftest import looked_at
 
 if TYPE_CHECKING:
@@ -91,7 +94,7 @@ async def test_a_claimant_that_was_held_up_does_not_send(
         await submit(request, workspace)
     assert sandbox.counters.submissions == 0
     failure = _attempts(request)["1/failure.json"]
-    assert (failure["kind"], failure["again"], failure["reached_provider"]) == ("never_sent", True, False)
+    assert (failure["kind"], failure["again"], failure["counts"]) == ("never_sent", True, False)
 
 
 async def test_a_dead_neighbours_claim_is_looked_up_and_never_sent_again(
@@ -237,14 +240,42 @@ async def test_what_never_reached_the_provider_does_not_use_up_the_attempts(
     for _ in range(5):
         with pytest.raises(AccountTrouble):
             await submit(request, workspace)
+        workspace.trouble = None  # another run
     assert (await submit(request, workspace)).attempt == 6
+
+
+async def test_account_trouble_stops_every_further_submission_of_the_run(
+    workspace: Workspace, sandbox: Sandbox
+) -> None:
+    """One request is refused; the others are not even sent, and end with the same reason."""
+    requests = [await looked_at(workspace, take=take) for take in range(3)]
+    sandbox.knobs.faults = [Fault(kind="no_credits", count=1)]
+    for request in requests:
+        with pytest.raises(AccountTrouble, match="out of credits"):
+            await submit(request, workspace)
+    assert sandbox.counters.submissions == 1
+
+
+async def test_the_budget_is_a_hard_stop_before_the_claim(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """$1.20 buys two videos of $0.515; the third is neither sent nor claimed, and what failed is not counted."""
+    monkeypatch.setenv("EFFECTS_BUDGET_USD", "1.2")
+    async with open_workspace(load_settings()) as workspace:
+        sandbox.knobs.faults = [Fault(kind="invalid", count=1)]
+        requests = [await looked_at(workspace, take=take) for take in range(4)]
+        with pytest.raises(Rejected):
+            await submit(requests[0], workspace)
+        await submit(requests[1], workspace)
+        await submit(requests[2], workspace)
+        with pytest.raises(BudgetSpent, match="leaves \\$0.17"):
+            await submit(requests[3], workspace)
+        assert workspace.budget.committed_usd == pytest.approx(1.03)
+    assert _attempts(requests[3]) == {}
+    assert sandbox.counters.billed == 2
 
 
 async def test_a_connection_that_is_refused_is_surely_never_sent(workspace: Workspace) -> None:
     """Connection refused, no such host: the one kind of trouble after which a POST may be repeated."""
     request = await looked_at(workspace)
-    from tasks.provider import Provider  # noqa: PLC0415 - its base URL is what is wrong here
-
     for url in ("http://127.0.0.1:9", "http://no-such-host.invalid"):
         async with Provider(url, "key", "/v2/x") as nowhere:
             with pytest.raises(NeverSent):
@@ -255,9 +286,6 @@ async def test_a_connection_that_is_refused_is_surely_never_sent(workspace: Work
 
 async def test_both_routes_work(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """The route is data: the universal one takes the same body and query."""
-    from tasks.settings import load_settings  # noqa: PLC0415 - with the catalogue set below
-    from tasks.workspace import open_workspace  # noqa: PLC0415
-
     Path("mine.toml").write_text('[provider]\npath = "/v2/video/generations"\n')
     monkeypatch.setenv("EFFECTS_CATALOGUE", "mine.toml")
     async with open_workspace(load_settings()) as workspace:
