@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from prefect import flow, runtime
 from prefect.states import Completed, Failed
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from tasks.workspace import Workspace
+
+T = TypeVar("T")
 
 
 def _run_name() -> str:
@@ -125,8 +127,17 @@ def outcome_of(state: State[Any]) -> Outcome:
     Raises:
         EffectsError: where the run ended before it had one.
     """
+    return carried(state, Outcome)
+
+
+def carried(state: State[Any], kind: type[T]) -> T:
+    """What a flow run's state carries.
+
+    Raises:
+        EffectsError: where the run ended before it had one.
+    """
     data = getattr(state.data, "result", state.data)
-    if isinstance(data, Outcome):
+    if isinstance(data, kind):
         return data
     if isinstance(data, EffectsError):
         raise data

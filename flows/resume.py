@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 from prefect.states import Completed, Failed
 
-from flows.generate import make_video, not_there, there
+from flows.generate import carried, make_video, not_there, there
 from tasks.errors import BadInput, EffectsError, GenerationFailed, SubmitUnknown
 from tasks.fetch import fetch_images, forget
-from tasks.jobs import Outcome, Request, Summary
+from tasks.jobs import Outcome, Summary
+from tasks.reckoning import Reckoning
 from tasks.settings import load_settings
 from tasks.submit import allow_resubmission
 from tasks.workspace import open_workspace
@@ -20,7 +22,10 @@ from tasks.workspace import open_workspace
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
+    from tasks.jobs import Record, Request
     from tasks.workspace import Workspace
+
+log = logging.getLogger("effects")
 
 FOR_A_PERSON = frozenset({"rejected", "failed", "unknown", "deferred"})
 """States in which nothing more happens by itself."""
@@ -49,33 +54,66 @@ async def resume_all(workspace: Workspace, *, resubmit_unknown: bool) -> Summary
             return await resume_job(request, workspace, resubmit_unknown=resubmit_unknown)
 
     requests = await workspace.ledger.open_requests()
-    return Summary.of(await asyncio.gather(*(one(request) for request in requests)))
+    if not requests:
+        return Summary.of(())
+    reckoning = Reckoning(workspace.provider.balance_usd)
+    await reckoning.begin()
+    # An error that has no name here must not cancel the others, whose paid requests may be on their way.
+    ended = await asyncio.gather(*(one(request) for request in requests), return_exceptions=True)
+    rows = []
+    for row in ended:
+        if isinstance(row, BaseException):
+            raise row
+        rows.append(row)
+    prices_usd = {request.job_id: request.price_usd for request in requests}
+    refunds_usd = sum(prices_usd[row.job_id] for row in rows if row.job_id and _may_come_back(row))
+    await reckoning.end(workspace.budget.committed_usd, refunds_usd=refunds_usd)
+    return Summary.of(rows)
 
 
 async def resume_job(request: Request, workspace: Workspace, *, resubmit_unknown: bool) -> Outcome:
     """One open job, from where it stands to one named state."""
-    started, whole = time.monotonic(), request
+    started = time.monotonic()
     try:
-        while True:
-            if record := await workspace.ledger.record(request):
-                await workspace.end(request)  # its process died between the last two writes
-                return there(record, "reused", workspace, time.monotonic() - started)
-            try:
-                if await _opens_an_attempt(request, workspace):
-                    whole = await fetch_again(request, workspace)
-                record = await make_video(whole, workspace)
-                return there(record, "completed", workspace, time.monotonic() - started)
-            except GenerationFailed as failure:
-                if failure.final:
-                    raise
-            except SubmitUnknown:
-                if not resubmit_unknown:
-                    raise
-                await allow_resubmission(request, workspace)
-            finally:
-                forget(whole.sources)
+        record = await workspace.ledger.record(request)
+        if record:
+            await workspace.end(request)  # its process died between the last two writes
+            outcome = there(record, "reused", workspace, time.monotonic() - started)
+        else:
+            record = await _finish(request, workspace, resubmit_unknown=resubmit_unknown)
+            outcome = there(record, "completed", workspace, time.monotonic() - started)
     except EffectsError as error:
-        return not_there(request.effect, request, error, workspace, time.monotonic() - started)
+        outcome = not_there(request.effect, request, error, workspace, time.monotonic() - started)
+    about = {"effect": request.effect, "job_id": request.job_id, "ended": outcome.state}
+    log.info("%s", f"{outcome.state}: {outcome.reason}" if outcome.reason else outcome.state, extra=about)
+    return outcome
+
+
+async def _finish(request: Request, workspace: Workspace, *, resubmit_unknown: bool) -> Record:
+    """As many attempts as are worth it and allowed, to a video.
+
+    Raises:
+        EffectsError: by its next move.
+    """
+    while True:
+        whole, begins = request, await _opens_an_attempt(request, workspace)
+        try:
+            if begins:
+                whole = await fetch_again(request, workspace)
+            return await make_video(whole, workspace)
+        except GenerationFailed as failure:
+            if failure.final:
+                raise
+        except SubmitUnknown:
+            if not resubmit_unknown:
+                raise
+            await allow_resubmission(request, workspace)
+        except BadInput:
+            # The attempt ended elsewhere behind our look, and the next one had no photos at hand.
+            if begins or not await _opens_an_attempt(request, workspace):
+                raise
+        finally:
+            forget(whole.sources)
 
 
 async def fetch_again(request: Request, workspace: Workspace) -> Request:
@@ -99,6 +137,15 @@ async def fetch_again(request: Request, workspace: Workspace) -> Request:
     return request.model_copy(update={"sources": sources})
 
 
+def summary_of(state: State[Any]) -> Summary:
+    """The summary that a flow run's state carries.
+
+    Raises:
+        EffectsError: where the run ended before it had one.
+    """
+    return carried(state, Summary)
+
+
 def summary_state(summary: Summary) -> State[Any]:
     """Failed only where a person has to act; the counts in the message."""
     if FOR_A_PERSON.intersection(summary.counts):
@@ -108,3 +155,8 @@ def summary_state(summary: Summary) -> State[Any]:
 
 async def _opens_an_attempt(request: Request, workspace: Workspace) -> bool:
     return (await workspace.ledger.standing(request)).stage in {"new", "failed"}
+
+
+def _may_come_back(row: Outcome) -> bool:
+    """Whether an attempt of the job failed, so that its hold is given back, at a time of the provider's own."""
+    return row.state == "failed" or (row.attempt or 0) > 1

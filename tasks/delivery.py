@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tasks.errors import BadInput
 from tasks.hosts import is_public
 from tasks.jobs import public_url
-from tasks.storage import SIGN_FOR_S, Storage, filesystem_of
+from tasks.storage import SIGN_FOR_S, Storage, explain, filesystem_of
 
 if TYPE_CHECKING:
     from tasks.jobs import Request, SourceImage
@@ -83,15 +83,18 @@ async def _sign(request: Request, index: int, settings: Settings) -> str | None:
     storage = Storage(settings.staging)
     # Under the job's own id: another job with the same photo ends at another time.
     path = f"{request.job_id}/{index + 1}-{source.sha256}.{SUFFIX.get(source.media_type, 'jpg')}"
-    await storage.upload(path, source.path)
-    return await storage.sign(path)
+    signed = await storage.sign(path)
+    if signed:  # else the copy would lie there for nothing
+        await storage.upload(path, source.path)
+    return signed
 
 
 def _sign_in_place(url: str) -> str | None:
     try:
         filesystem, path = filesystem_of(url)
         return str(filesystem.sign(path, expiration=SIGN_FOR_S))
-    except (NotImplementedError, ValueError):
+    except Exception as error:  # noqa: BLE001 - each cloud has errors of its own for credentials that cannot sign
+        log.debug("%s cannot be signed where it is: %s", public_url(url), explain(error))
         return None
 
 

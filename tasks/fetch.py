@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -19,15 +20,20 @@ from tasks.storage import explain, filesystem_of
 from tasks.visibility import retry_if
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tasks.workspace import Workspace
 
 CHUNK_BYTES = 256 * 1024
 HTTP_TIMEOUT_S = 60.0
-LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
+HTTP = ("http://", "https://")
+NO_LINK = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
+LASTING = (BadInput, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
 """Errors that asking again cannot mend."""
+
+PASSING_STATUS = frozenset({408, 425, 429})
+"""HTTP statuses below 500 that may be others in a moment."""
 
 
 @task(
@@ -73,8 +79,9 @@ async def fetch(
         if isinstance(result, SourceImage):
             sources.append(result)
         elif isinstance(result, Exception):
-            problems.append(f"image {number} ({public_url(url)}): {_explain(result)}")
-            lasting = lasting or isinstance(result, (*LASTING, BadInput))
+            shown, error = public_url(url), _cause(result)
+            problems.append(f"image {number} ({shown}): {_explain(error).replace(url, shown)}")
+            lasting = lasting or _is_lasting(error)
         else:
             raise result
     if problems:
@@ -91,35 +98,51 @@ def forget(sources: Sequence[SourceImage]) -> None:
 
 
 async def _fetch(url: str, to: Path, max_bytes: int, private_hosts: bool) -> SourceImage:
-    over_http = url.startswith(("http://", "https://"))
-    for link in url.split("::"):  # a chained URL, such as zip://a.jpg::https://…, may hold one too
-        if link.startswith(("http://", "https://")) and not private_hosts and not await is_public(link):
+    links = [link for link in url.split("::") if link.startswith(HTTP)]  # zip://a.jpg::https://… holds one too
+    for link in links:
+        if not private_hosts and not await is_public(link):
             host = urlsplit(link).hostname
             raise BadInput(f"its host {host} is not public (EFFECTS_ALLOW_PRIVATE_HOSTS=true allows it)")
-    return await asyncio.to_thread(_read, url, to, max_bytes, _http_options(private_hosts) if over_http else {})
+    options = {link.partition(":")[0]: _http_options(private_hosts) for link in links}
+    return await asyncio.to_thread(_read, url, to, max_bytes, options)
 
 
 def _read(url: str, to: Path, max_bytes: int, options: dict[str, Any]) -> SourceImage:
-    filesystem, path = filesystem_of(url, **options)
-    if filesystem.isdir(path) and not options:
+    # Instances that were made with options of our own are nobody else's.
+    filesystem, path = filesystem_of(url, **options, **({"skip_instance_cache": True} if options else {}))
+    if not options and filesystem.isdir(path):  # the web has no folders; asked for one, fsspec downloads the page
         raise IsADirectoryError(path)
+    # From the web as one stream: fsspec's blocks end where the server says, not where we do. Told any size, it does
+    # not ask for the size before.
+    how = {"block_size": 0, "size": 1} if url.startswith(HTTP) else {}
     digest, size = hashlib.sha256(), 0
-    with filesystem.open(path, "rb") as source, to.open("wb") as copy:
-        while chunk := source.read(CHUNK_BYTES):
-            size += len(chunk)
-            if size > max_bytes:
-                to.unlink()
-                raise BadInput(f"more than {max_bytes / 1e6:g} MB; that is the largest that the provider takes")
-            digest.update(chunk)
-            copy.write(chunk)
+    try:
+        with filesystem.open(path, "rb", **how) as source, to.open("wb") as copy:
+            for chunk in _capped(source, max_bytes):
+                size += len(chunk)
+                digest.update(chunk)
+                copy.write(chunk)
+    except Exception:
+        to.unlink(missing_ok=True)
+        raise
     return SourceImage(url=url, sha256=digest.hexdigest(), size=size, path=to)
+
+
+def _capped(source: BinaryIO, max_bytes: int) -> Iterator[bytes]:
+    left = max_bytes
+    while chunk := source.read(CHUNK_BYTES):
+        left -= len(chunk)
+        if left < 0:
+            raise BadInput(f"more than {max_bytes / 1e6:g} MB; that is the largest that the provider takes")
+        yield chunk
 
 
 def _http_options(private_hosts: bool) -> dict[str, Any]:
     """Time limits, and a guard on redirects: a public host may point to one that is not."""
 
     async def check(_session: object, _context: object, hop: aiohttp.TraceRequestRedirectParams) -> None:
-        target = hop.response.headers.get("Location", "")
+        headers = hop.response.headers
+        target = headers.get("Location") or headers.get("URI") or ""  # aiohttp follows either
         if not private_hosts and not await is_public(str(hop.url.join(type(hop.url)(target)))):
             raise BadInput("it redirects to a host that is not public")
 
@@ -131,9 +154,27 @@ def _http_options(private_hosts: bool) -> dict[str, Any]:
     }
 
 
+def _cause(error: Exception) -> Exception:
+    """What happened: fsspec says "not found" of whatever goes wrong when it asks a web server for a size."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, aiohttp.ClientError | TimeoutError | BadInput):
+            return cause
+        cause = cause.__cause__
+    return error
+
+
+def _is_lasting(error: Exception) -> bool:
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.status < HTTPStatus.INTERNAL_SERVER_ERROR and error.status not in PASSING_STATUS
+    return isinstance(error, (*LASTING, *NO_LINK))
+
+
 def _explain(error: Exception) -> str:
     if isinstance(error, BadInput):
         return error.reason
+    if isinstance(error, NO_LINK):  # its text is the URL, with all that is secret in it
+        return "its URL, or one that it redirects to, is not valid"
     if isinstance(error, aiohttp.ClientResponseError):
         return f"the web server answers HTTP {error.status}"
     return explain(error)

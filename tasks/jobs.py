@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence  # noqa: TC003 - pydantic looks at annotations
 from datetime import UTC, datetime
@@ -27,6 +28,9 @@ _SIGNATURES = frozenset(
     | {"awsaccesskeyid", "access_token", "api_key", "apikey", "key", "se", "sv"}
 )
 
+_CHAINED = re.compile(r"::(?=[\w+.-]+://)")
+"""Where a chained URL, such as `zip://a.jpg::https://…`, goes on with another one."""
+
 
 def now() -> datetime:
     """The time that goes into the ledger: UTC."""
@@ -37,7 +41,14 @@ def public_url(url: str) -> str:
     """The URL as it may be shown: without credentials, and without the query where that signs or authorises."""
     if url.startswith("data:"):
         return url[: url.find(",") + 1] + "…"
-    parts = urlsplit(url)
+    return "::".join(_public_link(link) for link in _CHAINED.split(url))
+
+
+def _public_link(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # nobody can tell what in it is secret
+        return f"{url.partition('://')[0]}://…"
     if not parts.query and "@" not in parts.netloc:
         return url
     query = "" if any(name.lower() in _SIGNATURES for name, _ in parse_qsl(parts.query)) else parts.query
@@ -118,7 +129,9 @@ class Request(_Word):
 
     def for_ledger(self) -> Request:
         """The same without signed queries and scratch paths."""
-        sources = tuple(source.model_copy(update={"url": public_url(source.url)}) for source in self.sources)
+        sources = tuple(
+            source.model_copy(update={"url": public_url(source.url), "path": None}) for source in self.sources
+        )
         return self.model_copy(update={"sources": sources})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,10 @@ from tasks.jobs import Record, Video, VideoFacts, now
 from tasks.visibility import retry_if
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from tasks.jobs import Generation
     from tasks.workspace import Workspace
 
 log = logging.getLogger("effects")
@@ -50,36 +53,46 @@ async def persist_video(video: Video, workspace: Workspace) -> Record:
 
 async def persist(video: Video, workspace: Workspace) -> Record:
     """The step's logic. Doing it twice, or in two processes at once, is harmless."""
+    generation, ledger = video.generation, workspace.ledger
     scratch = workspace.scratch / uuid.uuid4().hex
     film, poster = scratch.with_suffix(".mp4"), scratch.with_suffix(".jpg")
-    generation, ledger = video.generation, workspace.ledger
     try:
-        log.info("downloading the video", extra={"effect": generation.request.effect})
-        await workspace.provider.download(video.url, film)
-        facts = await asyncio.to_thread(inspect_film, film)
-        await _check_length(facts, film, video, workspace)
-        await asyncio.to_thread(save_poster, film, poster)
-        await ledger.store_file(generation.request, "video.mp4", film)
-        await ledger.store_file(generation.request, "poster.jpg", poster)
-        record = _record(video, facts, workspace)
-        await ledger.record_video(generation.request, record)
-    except EffectsError as error:
-        error.job_id, error.generation_id = generation.request.job_id, generation.id
-        error.attempt = generation.attempt
-        raise
+        with _about(generation):
+            about = {"effect": generation.request.effect, "job_id": generation.request.job_id}
+            log.info("downloading the video", extra=about)
+            await workspace.provider.download(video.url, film)
+            facts = await asyncio.to_thread(inspect_film, film)
+            await _check_length(facts, film, video, workspace)
+            await asyncio.to_thread(save_poster, film, poster)
+            await ledger.store_file(generation.request, "video.mp4", film)
+            await ledger.store_file(generation.request, "poster.jpg", poster)
+            record = _record(video, facts, workspace)
+            await ledger.record_video(generation.request, record)
+            await workspace.end(generation.request)
+            return record
     finally:
         film.unlink(missing_ok=True)
         poster.unlink(missing_ok=True)
-    await workspace.end(generation.request)
-    return record
 
 
 async def refresh(video: Video, workspace: Workspace) -> Video:
     """The same video with a link that is new: links expire within minutes."""
-    look = await workspace.provider.look(video.generation.id)
+    with _about(video.generation):
+        look = await workspace.provider.look(video.generation.id)
     if look is None or look.video_url is None:
         return video
     return video.model_copy(update={"url": look.video_url, "size": look.size, "looks": video.looks + 1})
+
+
+@contextmanager
+def _about(generation: Generation) -> Iterator[None]:
+    """Errors in here carry the generation: it is paid for, so its job stays open whatever happens."""
+    try:
+        yield
+    except EffectsError as error:
+        error.job_id, error.attempt = generation.request.job_id, generation.attempt
+        error.generation_id = generation.id
+        raise
 
 
 async def _check_length(facts: VideoFacts, film: Path, video: Video, workspace: Workspace) -> None:

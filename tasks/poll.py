@@ -148,7 +148,8 @@ def _pending(generation: Generation, wait: Wait, status: str) -> EffectsError:
     if wait.waited_s() >= wait.timeout_s:
         return _timeout(generation, f"not finished after {wait.timeout_s:g} s (last seen: {status})")
     looks = "1 look" if wait.looks == 1 else f"{wait.looks} looks"
-    watched.info("%s (%s)", status, looks, extra={"effect": generation.request.effect})
+    request = generation.request
+    watched.info("%s (%s)", status, looks, extra={"effect": request.effect, "job_id": request.job_id})
     return GenerationPending(f"{status} ({looks}, {wait.waited_s():.0f} s)")
 
 

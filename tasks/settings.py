@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import BadInput
 
 Delivery = Literal["auto", "link", "sign", "inline"]
+
+
+def _web_address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        raise ValueError("it should be an address such as https://api.aimlapi.com")
+    return url
 
 
 class Settings(BaseSettings):
@@ -32,7 +39,7 @@ class Settings(BaseSettings):
             validation_alias=AliasChoices("EFFECTS_API_KEY", "AIMLAPI_KEY", "AIMLAPI_API_KEY"),
         ),
     ] = None
-    api_url: Annotated[str, Field(description="Where the AIML API answers.", pattern=r"^https?://")] = (
+    api_url: Annotated[str, AfterValidator(_web_address), Field(description="Where the AIML API answers.")] = (
         "https://api.aimlapi.com"
     )
     model: Annotated[str | None, Field(description="Model id; the catalogue's default where unset.")] = None
@@ -44,11 +51,12 @@ class Settings(BaseSettings):
     delivery: Annotated[Delivery, Field(description="How the provider gets the images.")] = "auto"
     max_in_flight: Annotated[int, Field(description="Jobs under way at once.", ge=1)] = 20
     budget_usd: Annotated[float | None, Field(description="Spend no more than this in one run, US$.", ge=0)] = None
-    generation_timeout_s: Annotated[float, Field(description="How long to wait for one generation, seconds.", gt=0)] = (
-        900.0
-    )
+    generation_timeout_s: Annotated[
+        float, Field(description="How long to wait for one generation, seconds.", gt=0, allow_inf_nan=False)
+    ] = 900.0
     poll_interval_s: Annotated[
-        float | None, Field(description="One look every so many seconds; unset = looks are planned.", gt=0)
+        float | None,
+        Field(description="One look every so many seconds; unset = looks are planned.", gt=0, allow_inf_nan=False),
     ] = None
     max_attempts: Annotated[int, Field(description="Submissions of one job, where those before failed.", ge=1)] = 2
     allow_private_hosts: Annotated[
@@ -91,6 +99,9 @@ def load_settings(**overrides: object) -> Settings:
         for issue in error.errors(include_url=False, include_input=False):
             name = str(issue["loc"][0]).upper() if issue["loc"] else "settings"
             problems.append(
-                f"{name if '_API' in name or name.startswith('EFFECTS') else 'EFFECTS_' + name}: {issue['msg']}"
+                f"{name if '_API' in name or name.startswith('EFFECTS') else 'EFFECTS_' + name}: "
+                f"{issue['msg'].removeprefix('Value error, ')}"
             )
         raise BadInput(problems) from None
+    except (OSError, UnicodeError) as error:
+        raise BadInput(f".env cannot be read: {error}") from None

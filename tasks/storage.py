@@ -51,6 +51,8 @@ def explain(error: BaseException) -> str:
         return "a part of the path is a file, not a folder"
     if isinstance(error, ImportError):
         return f"this kind of location needs a package that is not installed: {error}".splitlines()[0]
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time"
     text = " ".join(str(error).split()) or type(error).__name__
     if type(error).__name__ == "NoCredentialsError":
         return "no credentials were found for it"

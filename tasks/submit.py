@@ -69,7 +69,7 @@ async def submit(request: Request, workspace: Workspace) -> Generation:
     while True:
         standing = await ledger.standing(request)
         if standing.stage == "generating" and standing.generation:
-            log.info("attempt %d is under way already", standing.attempt, extra={"effect": request.effect})
+            log.info("attempt %d is under way already", standing.attempt, extra=_about(request))
             return standing.generation
         if standing.stage == "claimed":
             found = await _await_neighbour(request, standing, workspace)
@@ -182,7 +182,7 @@ async def _send(claim: Claim, urls: tuple[str, ...], workspace: Workspace) -> Ge
     workspace.budget.correct(request.job_id, attempt, submission.cost_usd)
     await _keep(generation, workspace)
     paid = f", ${submission.cost_usd:.2f} held" if submission.cost_usd is not None else ""
-    log.info("attempt %d submitted as %s%s", attempt, submission.id, paid, extra={"effect": request.effect})
+    log.info("attempt %d submitted as %s%s", attempt, submission.id, paid, extra=_about(request))
     return generation
 
 
@@ -217,7 +217,7 @@ async def _post(claim: Claim, urls: tuple[str, ...], provider: Provider) -> Subm
             return await _once(claim, urls, provider)
         except ProviderBusy as busy:
             last = busy
-            log.warning("attempt %d was not accepted: %s", claim.attempt, busy.reason, extra={"effect": request.effect})
+            log.warning("attempt %d was not accepted: %s", claim.attempt, busy.reason, extra=_about(request))
         pause = last.retry_after or SEND_PAUSES_S[min(n, len(SEND_PAUSES_S) - 1)] * random.uniform(0.7, 1.3)  # noqa: S311
         if pause >= claim.left_s():
             raise ProviderBusy(last.reason, retry_after=last.retry_after)
@@ -264,7 +264,7 @@ async def _await_neighbour(request: Request, standing: Standing, workspace: Work
     """
     clock = asyncio.get_running_loop().time
     waited_from = clock()
-    log.info("attempt %d is being submitted elsewhere", standing.attempt, extra={"effect": request.effect})
+    log.info("attempt %d is being submitted elsewhere", standing.attempt, extra=_about(request))
     while True:
         age = (now() - standing.claimed_at).total_seconds() if standing.claimed_at else NEIGHBOUR_S
         # A clock that runs ahead must not make us wait for ever.
@@ -319,3 +319,8 @@ def _final(standing: Standing, request: Request, max_attempts: int) -> EffectsEr
         generation_id=failure.generation_id,
         attempt=standing.attempt,
     )
+
+
+def _about(request: Request) -> dict[str, object]:
+    """What a log line is about, for who shows progress."""
+    return {"effect": request.effect, "job_id": request.job_id}

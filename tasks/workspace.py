@@ -47,9 +47,9 @@ class Workspace:
         self.trouble: AccountTrouble | None = None
 
     async def end(self, request: Request) -> None:
-        """A job has come to its end: it is not open any more, and the staged copies of its photos go."""
-        await self.ledger.close(request)
+        """A job has come to its end: the staged copies of its photos go, and then it is not open any more."""
         await withdraw(request, self.settings)
+        await self.ledger.close(request)
 
 
 @asynccontextmanager

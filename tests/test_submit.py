@@ -266,7 +266,7 @@ async def test_the_budget_is_a_hard_stop_before_the_claim(sandbox: Sandbox, monk
             await submit(requests[0], workspace)
         await submit(requests[1], workspace)
         await submit(requests[2], workspace)
-        with pytest.raises(BudgetSpent, match="leaves \\$0.17"):
+        with pytest.raises(BudgetSpent, match=r"leaves \$0.17"):
             await submit(requests[3], workspace)
         assert workspace.budget.committed_usd == pytest.approx(1.03)
     assert _attempts(requests[3]) == {}
