@@ -60,6 +60,18 @@ def _generate(options: argparse.Namespace) -> int:
     return generate(job, target=options.target, dry_run=options.dry_run, as_json=options.json)
 
 
+def _resume(options: argparse.Namespace) -> int:
+    from deployments.bookkeeping import resume
+
+    return resume(target=options.target, resubmit_unknown=options.resubmit_unknown, as_json=options.json)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from deployments.bookkeeping import status
+
+    return status(target=options.target, as_json=options.json)
+
+
 def _effects(options: argparse.Namespace) -> int:
     from deployments.commands import show_effects
 
@@ -109,6 +121,17 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--take", type=_whole, default=0, metavar="N", help="another variation of the same photos")
     generate.add_argument("--target", metavar="URL", help="where the video goes (default EFFECTS_TARGET or ./videos)")
     generate.add_argument("--dry-run", action="store_true", help="check everything and show the price; send nothing")
+
+    resume = add("resume", _resume, "finish what is open: lost answers, dead processes, waits that were too short")
+    resume.add_argument(
+        "--resubmit-unknown",
+        action="store_true",
+        help="also send again what may have been paid for already, where the provider's log does not show it",
+    )
+    resume.add_argument("--target", metavar="URL", help="where the ledger is (default EFFECTS_TARGET or ./videos)")
+
+    status = add("status", _status, "show the ledger: what is done, and what is not and why; needs no key")
+    status.add_argument("--target", metavar="URL", help="where the ledger is (default EFFECTS_TARGET or ./videos)")
 
     add("effects", _effects, "list the effects: how many photos, how long, what they cost")
     add("doctor", _doctor, "check key, model, balance, target and delivery, and say what to do")

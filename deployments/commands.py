@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from deployments.server import prefect_server, quieten
@@ -65,7 +66,9 @@ def _generate(job: Job, target: str | None, *, dry_run: bool) -> Outcome:
     quieten()
     # Prefect is imported from here on.
     from flows.generate import generate as flow  # noqa: PLC0415
-    from flows.generate import outcome_of, rehearse  # noqa: PLC0415
+    from flows.generate import rehearse  # noqa: PLC0415
+    from flows.outcomes import outcome_of  # noqa: PLC0415
+    from flows.veil import veil  # noqa: PLC0415
 
     if dry_run:
         return asyncio.run(rehearse(job, settings))
@@ -78,17 +81,14 @@ def _generate(job: Job, target: str | None, *, dry_run: bool) -> Outcome:
         if rehearsed.state == "reused":
             return rehearsed
         progress.say(job.effect, "waiting for the Prefect server")
-        server.wait()
 
         async def run() -> Outcome:
-            images = list(job.images)
+            images = veil(job.images)
             return outcome_of(
                 await flow(job.effect, images, job.duration, job.take, settings.target, return_state=True)
             )
 
-        outcome = asyncio.run(run())
-        server.settle()
-        return outcome
+        return server.run(run)
 
 
 def _report_problems(error: BadInput) -> None:
@@ -100,6 +100,7 @@ def _show(outcome: Outcome) -> None:
     console = Console(soft_wrap=True, highlight=False)
     if outcome.video:
         verb = "was there already" if outcome.state == "reused" else f"took {outcome.seconds:.0f} s"
-        console.print(f"[green]✓[/] {outcome.effect} {verb}, cost ${outcome.cost_usd:.2f}\n  {outcome.video}")
+        console.print(f"[green]✓[/] {outcome.effect} {verb}, cost ${outcome.cost_usd:.2f}")
+        console.print(f"  {outcome.video}", markup=False)
     else:
-        console.print(f"[yellow]{outcome.state}[/]: {outcome.reason}")
+        console.print(f"[yellow]{outcome.state}[/]: {escape(outcome.reason or '')}")

@@ -53,9 +53,7 @@ def demo(target: str | None, *, as_json: bool) -> int:
             with Progress(tuple(job.effect for job in JOBS)) as progress:
                 for job in JOBS:
                     progress.say(job.effect, "waiting for the Prefect server")
-                server.wait()
-                outcomes = asyncio.run(_run_all(target, progress))
-                server.settle()
+                outcomes = server.run(lambda: _run_all(target, progress))
             billed = sandbox.counters.billed - billed_before
             if as_json:
                 _print_json(outcomes, billed)
@@ -65,7 +63,8 @@ def demo(target: str | None, *, as_json: bool) -> int:
 
 
 async def _run_all(target: str, progress: Progress) -> list[Outcome]:
-    from flows.generate import generate, outcome_of  # noqa: PLC0415
+    from flows.generate import generate  # noqa: PLC0415
+    from flows.outcomes import outcome_of  # noqa: PLC0415
 
     async def run(job: Job) -> Outcome:
         images = [str(PHOTOS / name) for name in job.images]
@@ -89,7 +88,7 @@ def _show(outcomes: list[Outcome], billed: int, server: Server) -> None:
         spent = f"{outcome.seconds:.0f} s, ${outcome.cost_usd:.2f}" if outcome.state == "completed" else "$0.00"
         console.print(f"{mark} [bold]{outcome.effect}[/] {outcome.state} ({spent})")
         shown = os.path.relpath(outcome.video) if outcome.video and "://" not in outcome.video else outcome.video
-        console.print(f"  {shown or outcome.reason}")
+        console.print(f"  {shown or outcome.reason}", markup=False)
     total = sum(outcome.cost_usd for outcome in outcomes)
     console.print(
         f"\n{billed} paid submissions, all to the sandbox: free. With the real provider: ${total:.2f}.\n"

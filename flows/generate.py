@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 from prefect import flow, runtime
-from prefect.states import Completed, Failed
 from pydantic import Field
 
+from flows.outcomes import as_state, not_there, there
+from flows.veil import unveiled
 from tasks.errors import EffectsError, GenerationFailed
 from tasks.fetch import fetch, fetch_images, forget
 from tasks.jobs import Job, Outcome, Record, Request, SourceImage, public_url
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from tasks.workspace import Workspace
-
-T = TypeVar("T")
 
 
 def _run_name() -> str:
@@ -51,7 +50,7 @@ async def generate(
         take: 0 for the first video; 1, 2… for another variation of the same photos, which costs anew.
         target: Where the video goes; empty for EFFECTS_TARGET.
     """
-    job = Job(effect=effect, images=tuple(images), duration=duration, take=take)
+    job = Job(effect=effect, images=unveiled(images), duration=duration, take=take)
     try:
         async with open_workspace(load_settings(target=target or None)) as workspace:
             outcome = await generate_video(job, workspace)
@@ -68,6 +67,7 @@ async def generate_video(job: Job, workspace: Workspace) -> Outcome:
         sources = await fetch_images(job.images, workspace)
         request = await validate_images(sources, job, workspace)
         if record := await workspace.ledger.record(request):
+            await workspace.end(request)  # in case its process died between the last two writes
             return there(record, "reused", workspace, time.monotonic() - started)
         while True:
             try:
@@ -76,8 +76,8 @@ async def generate_video(job: Job, workspace: Workspace) -> Outcome:
             except GenerationFailed as failure:
                 if failure.final:
                     raise
-    except EffectsError as error:
-        return not_there(job.effect, request, error, workspace, time.monotonic() - started)
+    except Exception as error:  # noqa: BLE001 - whatever went wrong, a job that was paid for must not look unpaid
+        return await not_there(job.effect, request, error, workspace, time.monotonic() - started)
     finally:
         forget(sources)
 
@@ -119,59 +119,3 @@ async def rehearse(job: Job, settings: Settings) -> Outcome:
         seconds=round(time.monotonic() - started, 3),
         reason=f"dry run: nothing was sent; it would cost about ${request.price_usd:.2f}",
     )
-
-
-def outcome_of(state: State[Any]) -> Outcome:
-    """The outcome that a flow run's state carries.
-
-    Raises:
-        EffectsError: where the run ended before it had one.
-    """
-    return carried(state, Outcome)
-
-
-def carried(state: State[Any], kind: type[T]) -> T:
-    """What a flow run's state carries.
-
-    Raises:
-        EffectsError: where the run ended before it had one.
-    """
-    data = getattr(state.data, "result", state.data)
-    if isinstance(data, kind):
-        return data
-    if isinstance(data, EffectsError):
-        raise data
-    raise EffectsError(f"the flow run ended as {state.name}: {state.message}")
-
-
-def as_state(outcome: Outcome) -> State[Outcome]:
-    """The flow run's state: failed only where somebody has to act, and the reason in its message."""
-    if outcome.state in {"completed", "reused"}:
-        return Completed(name=outcome.state.capitalize(), message=outcome.video, data=outcome)
-    if outcome.state == "open":
-        return Completed(name="Open", message=outcome.reason, data=outcome)
-    return Failed(name=outcome.state.capitalize(), message=outcome.reason, data=outcome)
-
-
-def there(record: Record, state: Literal["completed", "reused"], workspace: Workspace, seconds: float) -> Outcome:
-    """The outcome of a job whose video is there; `seconds` is how long this run took over it."""
-    return Outcome(
-        state=state,
-        job_id=record.job_id,
-        effect=record.effect,
-        generation_id=record.generation_id,
-        attempt=record.attempt,
-        video=record.video,
-        metadata=workspace.ledger.url_of(record, "metadata.json"),
-        cost_usd=workspace.budget.spent_on(record.job_id),
-        seconds=round(seconds, 3),
-    )
-
-
-def not_there(
-    effect: str, request: Request | None, error: EffectsError, workspace: Workspace, seconds: float
-) -> Outcome:
-    """The outcome of a job that ended in an error, with what this run has committed for it."""
-    outcome = Outcome.from_error(effect, error, request=request)
-    spent = workspace.budget.spent_on(outcome.job_id) if outcome.job_id else 0.0
-    return outcome.model_copy(update={"cost_usd": spent, "seconds": round(seconds, 3)})

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.states import Completed, Failed
 
-from flows.generate import carried, make_video, not_there, there
-from tasks.errors import BadInput, EffectsError, GenerationFailed, SubmitUnknown
+from flows.generate import make_video
+from flows.outcomes import carried, not_there, there
+from tasks.errors import BadInput, GenerationFailed, SubmitUnknown
 from tasks.fetch import fetch_images, forget
 from tasks.jobs import Outcome, Summary
 from tasks.reckoning import Reckoning
+from tasks.reconcile import allow_resubmission
 from tasks.settings import load_settings
-from tasks.submit import allow_resubmission
 from tasks.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -58,13 +59,7 @@ async def resume_all(workspace: Workspace, *, resubmit_unknown: bool) -> Summary
         return Summary.of(())
     reckoning = Reckoning(workspace.provider.balance_usd)
     await reckoning.begin()
-    # An error that has no name here must not cancel the others, whose paid requests may be on their way.
-    ended = await asyncio.gather(*(one(request) for request in requests), return_exceptions=True)
-    rows = []
-    for row in ended:
-        if isinstance(row, BaseException):
-            raise row
-        rows.append(row)
+    rows = await asyncio.gather(*(one(request) for request in requests))
     prices_usd = {request.job_id: request.price_usd for request in requests}
     refunds_usd = sum(prices_usd[row.job_id] for row in rows if row.job_id and _may_come_back(row))
     await reckoning.end(workspace.budget.committed_usd, refunds_usd=refunds_usd)
@@ -82,8 +77,8 @@ async def resume_job(request: Request, workspace: Workspace, *, resubmit_unknown
         else:
             record = await _finish(request, workspace, resubmit_unknown=resubmit_unknown)
             outcome = there(record, "completed", workspace, time.monotonic() - started)
-    except EffectsError as error:
-        outcome = not_there(request.effect, request, error, workspace, time.monotonic() - started)
+    except Exception as error:  # noqa: BLE001 - whatever went wrong, a job that was paid for must not look unpaid
+        outcome = await not_there(request.effect, request, error, workspace, time.monotonic() - started)
     about = {"effect": request.effect, "job_id": request.job_id, "ended": outcome.state}
     log.info("%s", f"{outcome.state}: {outcome.reason}" if outcome.reason else outcome.state, extra=about)
     return outcome
@@ -104,8 +99,8 @@ async def _finish(request: Request, workspace: Workspace, *, resubmit_unknown: b
         except GenerationFailed as failure:
             if failure.final:
                 raise
-        except SubmitUnknown:
-            if not resubmit_unknown:
+        except SubmitUnknown as unknown:
+            if not resubmit_unknown or not unknown.looked_up:  # a log that cannot be read allows nothing
                 raise
             await allow_resubmission(request, workspace)
         except BadInput:

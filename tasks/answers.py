@@ -5,6 +5,7 @@ Read leniently; decide on status codes and machine words, never on message texts
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -63,10 +64,10 @@ class Look:
 
 @dataclass(frozen=True)
 class LogRow:
-    """What the provider's log says of a submission; `generation_id` is None where it was refused."""
+    """A row of the provider's log; `generation_id` is None where the request was not accepted, or is not yet."""
 
+    client_request_id: str | None
     generation_id: str | None
-    succeeded: bool
     cost_usd: float | None
 
 
@@ -104,9 +105,8 @@ def read_submission(response: httpx.Response) -> Submission:
         SubmitUnknown: where no id can be found in it.
     """
     body = as_object(response) or {}
-    generation_id = (
-        as_text(body.get("id")) or as_text(body.get("generation_id")) or response.headers.get("x-inference-id")
-    )
+    named = (as_id(body.get("id")), as_id(body.get("generation_id")), as_id(response.headers.get("x-inference-id")))
+    generation_id = next(filter(None, named), None)
     if not generation_id:
         raise SubmitUnknown(f"the submission was answered without an id: {summary(response)}")
     meta = body.get("meta")
@@ -207,9 +207,20 @@ def as_text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def as_id(value: object) -> str | None:
+    """An id as text, else None; ids are opaque, and a number is one too."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else as_text(value)
+
+
 def as_number(value: object) -> float | None:
-    """A number, else None."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A finite number, else None."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def as_usd(holder: object, name: str) -> float | None:
@@ -219,6 +230,8 @@ def as_usd(holder: object, name: str) -> float | None:
 
 def one_line(value: object) -> str:
     """Text from outside as one bounded line; links in it lose their signatures."""
-    text = " ".join(str(value).split()) or type(value).__name__
-    text = re.sub(r"https?://\S+|data:\S+", lambda match: public_url(match.group()), text)
+    # A lone surrogate (an emoji that was cut in half) could not be written down anywhere.
+    text = str(value).encode("utf-8", "replace").decode()
+    text = " ".join(text.split()) or type(value).__name__
+    text = re.sub(r"[a-z][a-z0-9+.-]*://\S+|data:\S+", lambda match: public_url(match.group()), text)
     return text if len(text) <= LINE_LENGTH else text[: LINE_LENGTH - 1] + "…"

@@ -142,8 +142,13 @@ class BudgetSpent(EffectsError):
 
 
 class SubmitUnknown(EffectsError):
-    """A submission left, and no answer came back: it may have been paid for. Reconcile; never send it again."""
+    """A submission left, and no answer came back: it may have been paid for. Reconcile; never send it again.
 
+    Attributes:
+        looked_up: whether the provider's log was read to its end, and does not show it.
+    """
+
+    looked_up = False
     next_move = "run `effects resume`: it looks the submission up, and never sends it twice by itself"
 
     @property
@@ -193,13 +198,9 @@ class GenerationTimeout(EffectsError):
 
 
 class BadResult(EffectsError):
-    """What came as the video is none: an HTML page, cut short, of the wrong length."""
+    """What came as the video is none: an HTML page, cut short, of the wrong length. Paid for, so it stays open."""
 
     next_move = "run `effects resume`: it downloads again, and never pays again"
-
-    @property
-    def state(self) -> JobState:  # noqa: D102
-        return "failed"
 
 
 class StorageError(EffectsError):

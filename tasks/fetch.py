@@ -39,6 +39,7 @@ PASSING_STATUS = frozenset({408, 425, 429})
 @task(
     name="fetch",
     cache_policy=NO_CACHE,
+    persist_result=False,
     retries=2,
     retry_delay_seconds=[1, 5],
     retry_condition_fn=retry_if(lambda error: isinstance(error, BadInput) and error.transient),

@@ -5,6 +5,7 @@
     <effect>/<job_id>/attempts/N/claim.json       the right to submit attempt N: created exclusively
     <effect>/<job_id>/attempts/N/generation.json  the provider's id: from here on the job can be resumed
     <effect>/<job_id>/attempts/N/failure.json     the attempt ended without a video, and why
+    <effect>/<job_id>/attempts/chosen.json        the attempt whose video is the job's: created exclusively
     _open/<job_id>.json                           exists while the job is unfinished
 
 One attempt, from the files that exist:
@@ -19,6 +20,8 @@ The next attempt opens only behind a failure. A money path: every step here has 
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import time
 import uuid
@@ -26,7 +29,7 @@ from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import StorageError
 from tasks.jobs import Generation, Record, Request, now
@@ -44,7 +47,13 @@ RESUBMIT_AFTER_S = 15 * 60.0
 """A person may allow a resubmission only when the claim is older than this: the margin covers a request that was
 already on its way when its claim ran out, and clocks that disagree."""
 
+KEEP_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""What is worth money is written through a target that is away for a moment."""
+
 OPEN = "_open"
+CHOSEN = "chosen.json"
+
+log = logging.getLogger("effects")
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -59,6 +68,7 @@ class Failure(BaseModel):
         again: whether another attempt is worth it.
         counts: against the allowed number of attempts; what never reached the provider does not, nor what a person
             allowed to be sent again.
+        delivery: of a refusal: how the photos were to reach the provider.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -68,16 +78,25 @@ class Failure(BaseModel):
     again: bool
     counts: bool
     generation_id: str | None = None
+    delivery: str = ""
     at: datetime
 
 
+class Chosen(BaseModel):
+    """`chosen.json`: the attempt whose video becomes the job's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt: int
+
+
 class ClaimDocument(BaseModel):
-    """`claim.json`. The claimant is a random word: whoever reads its own word back holds the claim."""
+    """`claim.json`. The claimant is a random word, by which a process knows its own claim again."""
 
     model_config = ConfigDict(frozen=True)
 
     claimant: str
-    at: datetime
+    at: AwareDatetime
     client_request_id: str
 
 
@@ -88,11 +107,16 @@ class Claim:
     request: Request
     attempt: int
     made_at: float
-    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    clock: Callable[[], float] = field(repr=False)
 
     def left_s(self) -> float:
         """Seconds for which it may still be used; 0 or less means: do not send."""
         return CLAIM_VALID_S - (self.clock() - self.made_at)
+
+
+def uptime() -> float:
+    """Seconds that never stand still: the monotonic clock, which on Linux must count a sleeping machine's time too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 Stage = Literal["new", "claimed", "generating", "failed"]
@@ -105,13 +129,16 @@ class Standing:
     Attributes:
         attempt: the latest attempt, 0 where there is none.
         stage: `new` means that the next attempt has no claim yet and none came before.
-        claimed_at: when the latest attempt was claimed, where it is no further than that; None where nobody can tell.
+        claimed_at: when the latest attempt was claimed at the latest, where it is no further than that; None where
+            nobody can tell.
+        claimed_from: the same at the earliest.
         tries: attempts that count against the allowed number, the latest included.
     """
 
     attempt: int = 0
     stage: Stage = "new"
     claimed_at: datetime | None = None
+    claimed_from: datetime | None = None
     generation: Generation | None = None
     failure: Failure | None = None
     tries: int = 0
@@ -120,7 +147,7 @@ class Standing:
 class Ledger:
     """What is known of every job under one target."""
 
-    def __init__(self, storage: Storage, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, storage: Storage, *, clock: Callable[[], float] = uptime) -> None:
         self.storage = storage
         self._clock = clock
 
@@ -136,13 +163,19 @@ class Ledger:
     async def open(self, request: Request) -> None:
         """Note that the job was begun, before anything else is written for it."""
         path = f"{OPEN}/{request.job_id}.json"
-        if await self.storage.size(path) is None:
+        if await self._load(Request, path) is None:
             await self.storage.write(path, _json(request.for_ledger()))
 
     async def open_requests(self) -> list[Request]:
         """Every unfinished job; the cost grows with what is unfinished, not with the archive."""
-        loaded = [await self._load(Request, path) for path in await self.storage.list(OPEN) if path.endswith(".json")]
-        return [request for request in loaded if request is not None]
+        found = []
+        for path in await self.storage.list(OPEN):
+            request = await self._load(Request, path) if path.endswith(".json") else None
+            if request:
+                found.append(request)
+            else:
+                log.warning("%s cannot be read: ask for that job again to have it resumed", self.storage.url_of(path))
+        return found
 
     async def standing(self, request: Request) -> Standing:
         """Where the latest attempt stands, by the files that exist."""
@@ -152,23 +185,31 @@ class Ledger:
         if not numbers:
             return Standing()
         latest = max(numbers)
+        if CHOSEN in names and (chosen := await self._load(Chosen, f"{base}{CHOSEN}")):
+            latest = chosen.attempt  # whatever else was allowed: this attempt's video is the job's
         failures = {
             number: await self._load(Failure, f"{base}{number}/failure.json")
             for number in sorted(numbers)
             if f"{number}/failure.json" in names
         }
         tries = len(numbers) - sum(1 for failure in failures.values() if failure and not failure.counts)
-        if failure := failures.get(latest):
-            return Standing(latest, "failed", None, None, failure, tries)
+        failure = failures.get(latest)
+        if failure and failure.kind != "abandoned":
+            return Standing(latest, "failed", failure=failure, tries=tries)
+        # The answer to an abandoned attempt may have come late: better that video than another one to pay for.
         if generation := await self._load(Generation, f"{base}{latest}/generation.json"):
-            return Standing(latest, "generating", None, generation, None, tries)
-        return Standing(latest, "claimed", await self._claimed_at(f"{base}{latest}/claim.json"), None, None, tries)
+            return Standing(latest, "generating", generation=generation, tries=tries)
+        if failure:
+            return Standing(latest, "failed", failure=failure, tries=tries)
+        times = await self._claim_times(f"{base}{latest}/claim.json")
+        return Standing(latest, "claimed", max(times, default=None), min(times, default=None), tries=tries)
 
     async def claim(self, request: Request, attempt: int) -> Claim | None:
         """Take the right to submit an attempt; None where somebody else holds it.
 
         Raises:
-            StorageError: where it is not certain that the claim was made. Then nothing may be sent.
+            StorageError: where it is not certain that the claim was made, or that it keeps others out. Then nothing
+                may be sent.
         """
         made_at = self._clock()  # before the write: a claim may only ever look older than it is
         claimant = uuid.uuid4().hex
@@ -184,17 +225,34 @@ class Ledger:
         # A store's client may have sent a lost write again and met its own file.
         if not won and not await self._is_mine(path, claimant):
             return None
+        # Some stores take the condition and ignore it; then the same right would go to everyone who asks.
+        if await self.storage.create(path, _json(document)) or not await self._is_mine(path, claimant):
+            raise StorageError(
+                f"{self.storage.url} does not keep a second writer out: jobs could be paid for twice", lasting=True
+            )
         return Claim(request, attempt, made_at, self._clock)
 
     async def record_generation(self, generation: Generation) -> None:
         """Keep the provider's id: from here on the job can always be resumed."""
         path = f"{self._attempt(generation.request, generation.attempt)}/generation.json"
         kept = generation.model_copy(update={"request": generation.request.for_ledger()})
-        await self.storage.write(path, _json(kept))
+        await self._keep(path, kept)
 
     async def record_failure(self, request: Request, attempt: int, failure: Failure) -> None:
         """Keep how the attempt ended."""
-        await self.storage.write(f"{self._attempt(request, attempt)}/failure.json", _json(failure))
+        await self._keep(f"{self._attempt(request, attempt)}/failure.json", failure)
+
+    async def choose(self, request: Request, attempt: int) -> int:
+        """Decide, once and for ever, which attempt's video is the job's, and say which; the first to ask is chosen.
+
+        Two attempts of a job can both come to a video only where a person allowed the second; then their files must
+        not mix.
+        """
+        path = f"{self.folder(request)}/attempts/{CHOSEN}"
+        if await self.storage.create(path, _json(Chosen(attempt=attempt))):
+            return attempt
+        chosen = await self._load(Chosen, path)
+        return chosen.attempt if chosen else attempt
 
     async def store_file(self, request: Request, name: str, local: Path) -> None:
         """Store a result beside the metadata that will follow, and read it back in size.
@@ -220,14 +278,21 @@ class Ledger:
         """The URL of one of a job's files."""
         return self.storage.url_of(f"{self.folder(request)}/{name}")
 
+    async def _keep(self, path: str, document: BaseModel) -> None:
+        for pause in KEEP_PAUSES_S:
+            try:
+                return await self.storage.write(path, _json(document))
+            except StorageError:
+                await asyncio.sleep(pause)
+        return await self.storage.write(path, _json(document))
+
     def _attempt(self, request: Request, attempt: int) -> str:
         return f"{self.folder(request)}/attempts/{attempt}"
 
-    async def _claimed_at(self, path: str) -> datetime | None:
-        """The later of what the claimant's clock and the store's say: a claim must never look older than it is."""
+    async def _claim_times(self, path: str) -> list[datetime]:
+        """When a claim was made, by the claimant's clock and by the store's: neither is to be trusted alone."""
         claim, stored_at = await self._load(ClaimDocument, path), await self.storage.modified(path)
-        times = [at for at in (claim.at if claim else None, stored_at) if at]
-        return max(times, default=None)
+        return [at for at in (claim.at if claim else None, stored_at) if at]
 
     async def _is_mine(self, path: str, claimant: str) -> bool:
         document = await self._load(ClaimDocument, path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.errors import BadResult, EffectsError, ProviderBusy, StorageError
+from tasks.errors import BadResult, EffectsError, GenerationTimeout, ProviderBusy, StorageError
 from tasks.films import inspect_film, save_poster
 from tasks.jobs import Record, Video, VideoFacts, now
 from tasks.visibility import retry_if
@@ -35,6 +35,7 @@ VERSIONED = ("photo-effects-pipeline", "prefect", "httpx", "fsspec", "av")
 @task(
     name="persist",
     cache_policy=NO_CACHE,
+    persist_result=False,
     retries=3,
     retry_delay_seconds=[2, 10, 30],
     retry_condition_fn=retry_if(lambda error: isinstance(error, BadResult | ProviderBusy | StorageError)),
@@ -64,6 +65,7 @@ async def persist(video: Video, workspace: Workspace) -> Record:
             facts = await asyncio.to_thread(inspect_film, film)
             await _check_length(facts, film, video, workspace)
             await asyncio.to_thread(save_poster, film, poster)
+            await _be_chosen(film, video, workspace)
             await ledger.store_file(generation.request, "video.mp4", film)
             await ledger.store_file(generation.request, "poster.jpg", poster)
             record = _record(video, facts, workspace)
@@ -93,6 +95,19 @@ def _about(generation: Generation) -> Iterator[None]:
         error.job_id, error.attempt = generation.request.job_id, generation.attempt
         error.generation_id = generation.id
         raise
+
+
+async def _be_chosen(film: Path, video: Video, workspace: Workspace) -> None:
+    generation, ledger = video.generation, workspace.ledger
+    chosen = await ledger.choose(generation.request, generation.attempt)
+    if chosen == generation.attempt:
+        return
+    name = f"attempts/{generation.attempt}/spare.mp4"
+    await ledger.store_file(generation.request, name, film)
+    raise GenerationTimeout(
+        f"attempt {chosen} came to a video first; that of attempt {generation.attempt} is kept as"
+        f" {ledger.url_of(generation.request, name)}"
+    )
 
 
 async def _check_length(facts: VideoFacts, film: Path, video: Video, workspace: Workspace) -> None:

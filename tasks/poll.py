@@ -104,8 +104,8 @@ def _poll_task(delays: tuple[float, ...], timeout_s: float) -> Task[..., Any]:
         retries=len(delays) + int(timeout_s / min(delays)) + 1,  # the wait ends before these do
         retry_delay_seconds=list(delays),
         retry_jitter_factor=0.1,
-        retry_condition_fn=retry_if(lambda error: isinstance(error, GenerationPending | TimeoutError)),
-        timeout_seconds=LOOK_TIMEOUT_S,
+        retry_condition_fn=retry_if(lambda error: isinstance(error, GenerationPending)),
+        persist_result=False,
     )
 
 
@@ -120,16 +120,7 @@ async def poll(generation: Generation, workspace: Workspace, wait: Wait) -> Vide
         raise _pending(generation, wait, generation.status)
     if pause := max(0.0, wait.not_before - wait.clock()):
         await asyncio.sleep(min(pause, LOOK_TIMEOUT_S / 2))
-    try:
-        look = await workspace.provider.look(generation.id)
-    except ProviderBusy as busy:
-        if busy.retry_after:
-            wait.not_before = wait.clock() + busy.retry_after
-        raise _pending(generation, wait, f"{busy.reason}; still waiting") from busy
-    except EffectsError as error:
-        error.job_id, error.attempt = generation.request.job_id, generation.attempt
-        error.generation_id = generation.id
-        raise
+    look = await _look(generation, workspace, wait)
     wait.looks += 1
     if look is None:
         wait.missing += 1
@@ -142,6 +133,22 @@ async def poll(generation: Generation, workspace: Workspace, wait: Wait) -> Vide
     if look.video_url:
         return Video(generation=generation, url=look.video_url, size=look.size, looks=wait.looks, seen_at=now())
     raise _pending(generation, wait, look.status)
+
+
+async def _look(generation: Generation, workspace: Workspace, wait: Wait) -> Look | None:
+    try:
+        async with asyncio.timeout(LOOK_TIMEOUT_S):
+            return await workspace.provider.look(generation.id)
+    except TimeoutError:
+        raise _pending(generation, wait, "the look took too long; still waiting") from None
+    except ProviderBusy as busy:
+        if busy.retry_after:
+            wait.not_before = wait.clock() + busy.retry_after
+        raise _pending(generation, wait, f"{busy.reason}; still waiting") from busy
+    except EffectsError as error:
+        error.job_id, error.attempt = generation.request.job_id, generation.attempt
+        error.generation_id = generation.id
+        raise
 
 
 def _pending(generation: Generation, wait: Wait, status: str) -> EffectsError:

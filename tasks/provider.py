@@ -7,6 +7,7 @@ on message texts. Source of every rule: AIML API's public documentation and reco
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlsplit
@@ -17,6 +18,7 @@ from tasks.answers import (
     LogRow,
     Look,
     Submission,
+    as_id,
     as_number,
     as_object,
     as_text,
@@ -38,6 +40,7 @@ from tasks.errors import (
     OutOfCredits,
     ProviderBusy,
     Rejected,
+    StorageError,
     SubmitUnknown,
 )
 from tasks.hosts import is_public
@@ -57,7 +60,21 @@ _SUBMIT_TIMEOUT = httpx.Timeout(read=90.0, write=30.0, **_CONNECT)
 _LOOK_TIMEOUT = httpx.Timeout(read=20.0, write=20.0, **_CONNECT)
 _DOWNLOAD_TIMEOUT = httpx.Timeout(read=60.0, write=20.0, **_CONNECT)
 
-_NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_NEVER_LEFT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,  # only a proxy's refusal to connect
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,  # a header that cannot be sent
+)
+"""What httpx raises before the first byte of the request (read in httpx 0.28 and httpcore 1.0)."""
+
+UNTELLING = frozenset({408, 409, 425, 499})
+"""Refusals that may stand for a request that was accepted: timed out, had already, given up on by its sender."""
+
+SUBMIT_TOTAL_S = 120.0
+"""For a submission from its first byte to its whole answer; the limits above are for each step of it."""
 
 
 class Provider:
@@ -136,14 +153,23 @@ class Provider:
             "duration": duration,
         }
         try:
-            response = await self._payer.post(self._path, json=body, headers={"X-Client-Request-Id": client_request_id})
-        except _NEVER_LEFT as error:
-            raise NeverSent(f"the provider cannot be reached: {one_line(error)}") from error
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            raise SubmitUnknown(f"the submission left, and no answer came back: {one_line(error)}") from error
-        if response.is_success:
-            return read_submission(response)
-        raise await self._submit_error(response, model)
+            async with asyncio.timeout(SUBMIT_TOTAL_S):
+                response = await self._payer.post(
+                    self._path, json=body, headers={"X-Client-Request-Id": client_request_id}
+                )
+            if response.is_success:
+                return read_submission(response)
+            error = await self._submit_error(response, model)
+        except EffectsError:
+            raise
+        except _NEVER_LEFT as trouble:
+            # Not the text of a header that cannot be sent: it could be the key's.
+            said = "" if isinstance(trouble, httpx.LocalProtocolError) else f": {one_line(trouble)}"
+            raise NeverSent(f"the provider cannot be reached{said}") from trouble
+        except Exception as trouble:
+            # Whatever it is, it does not show that nothing was accepted.
+            raise SubmitUnknown(f"the submission left, and no answer came back: {one_line(trouble)}") from trouble
+        raise error
 
     async def look(self, generation_id: str) -> Look | None:
         """Look at a generation once; None where the provider does not know it (which happens for a while).
@@ -160,12 +186,11 @@ class Provider:
             raise ProviderBusy(f"the provider's answer cannot be read: {summary(response)}")
         return read_look(body)
 
-    async def _log_page(self, period: str, limit: int, offset: int) -> list[tuple[str | None, LogRow]]:
+    async def _log_page(self, period: str, limit: int, offset: int) -> list[LogRow]:
         response = await self._get(f"/v2/logs?period={period}&limit={limit}&offset={offset}")
         return [
-            (
-                as_text(row.get("client_request_id")),
-                LogRow(as_text(row.get("inference_id")), row.get("status") != "failed", as_usd(row.get("cost"), "usd")),
+            LogRow(
+                as_text(row.get("client_request_id")), as_id(row.get("inference_id")), as_usd(row.get("cost"), "usd")
             )
             for row in log_rows(response)
         ]
@@ -205,6 +230,8 @@ class Provider:
                 return await _save(response.aiter_bytes(), to)
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             raise ProviderBusy(f"the video cannot be downloaded: {one_line(error)}") from error
+        except OSError as error:
+            raise StorageError(f"the video cannot be kept on this machine: {one_line(error)}") from error
 
     async def _check_host(self, request: httpx.Request) -> None:
         url = str(request.url)
@@ -241,8 +268,8 @@ class Provider:
             return ModelWithdrawn(
                 f"the provider no longer serves {model}, or its route has moved{hint}: {said}", replaced_by=replaced_by
             )
-        # 408 and 5xx prove nothing: a gateway may have given up on a request that went through. Nor does a 3xx.
-        if status == httpx.codes.REQUEST_TIMEOUT or not response.is_client_error:
+        # These prove nothing: a gateway may have given up on a request that went through. Nor does a 3xx or a 5xx.
+        if status in UNTELLING or not response.is_client_error:
             return SubmitUnknown(f"the submission left, and the answer does not say what became of it: {said}")
         return Rejected(f"the provider refuses the request: {said}")
 

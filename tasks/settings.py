@@ -78,11 +78,14 @@ class Settings(BaseSettings):
         """The key in the clear, for the one header that carries it.
 
         Raises:
-            BadInput: when no key is set.
+            BadInput: when no key is set, or it cannot be one.
         """
         if self.api_key is None or not self.api_key.get_secret_value().strip():
             raise BadInput("no key is set: put EFFECTS_API_KEY=… into the environment or into .env")
-        return self.api_key.get_secret_value().strip()
+        key = self.api_key.get_secret_value().strip()
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise BadInput("EFFECTS_API_KEY holds characters that no key has: was it copied whole, and nothing else?")
+        return key
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import posixpath
+import re
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,6 +36,8 @@ ATOMIC_PUT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", 
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 """Errors of the location or of the rights to it: asking again cannot mend them."""
 
+_CREDENTIALS = re.compile(r"[^\s/\"']+:[^\s/\"']+@")
+
 SIGN_FOR_S = 6 * 3600
 """How long a signed URL lives: the provider may fetch late in its queue; at least an hour is needed."""
 
@@ -53,7 +56,7 @@ def explain(error: BaseException) -> str:
         return f"this kind of location needs a package that is not installed: {error}".splitlines()[0]
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(_CREDENTIALS.sub("…@", str(error)).split()) or type(error).__name__
     if type(error).__name__ == "NoCredentialsError":
         return "no credentials were found for it"
     return text if len(text) <= 200 else text[:199] + "…"  # noqa: PLR2004 - a line, not a page
@@ -115,15 +118,24 @@ class Storage:
             at = self._at(path)
             self._make_folder(at)
             try:
-                with self._fs.open(at, "xb") as file:
+                file = self._fs.open(at, "xb")
+            except FileExistsError:
+                return False
+            try:
+                with file:
                     file.write(data)
                     if self.local:
                         file.flush()
                         os.fsync(file.fileno())
-            except FileExistsError:
+            except FileExistsError:  # an object store learns of it at the end
                 return False
+            except BaseException:
+                if self.local:  # the file is ours, and says nothing: to leave it would claim for nobody
+                    with contextlib.suppress(OSError):
+                        self._fs.rm_file(at)
+                raise
             if self.local:
-                _sync_folder(posixpath.dirname(at))
+                _sync(posixpath.dirname(at))
             return True
 
         return await self._call("create", path, create)
@@ -189,8 +201,16 @@ class Storage:
         return f"{self._root}/{path}".rstrip("/") if path else self._root
 
     def _make_folder(self, at: str) -> None:
-        if not self.atomic_put:
-            self._fs.makedirs(posixpath.dirname(at), exist_ok=True)
+        if self.atomic_put:
+            return
+        folder = posixpath.dirname(at)
+        missing = []
+        while self.local and folder and not os.path.isdir(folder):  # noqa: PTH112 - fsspec's paths are text
+            missing.append(folder)
+            folder = posixpath.dirname(folder)
+        self._fs.makedirs(posixpath.dirname(at), exist_ok=True)
+        for made in missing:
+            _sync(posixpath.dirname(made) or ".")
 
     def _place(self, path: str, put: Callable[[str], object]) -> None:
         at = self._at(path)
@@ -201,7 +221,11 @@ class Storage:
         beside = f"{at}.{uuid.uuid4().hex[:8]}.part"
         try:
             put(beside)
+            if self.local:
+                _sync(beside)
             self._fs.mv(beside, at)
+            if self.local:
+                _sync(posixpath.dirname(at))
         except BaseException:
             with contextlib.suppress(Exception):
                 self._fs.rm_file(beside)
@@ -226,8 +250,9 @@ def filesystem_of(url: str, **options: Any) -> tuple[fsspec.AbstractFileSystem, 
     return filesystem, str(path)
 
 
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: str) -> None:
+    """Have a local file or folder outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import GenerationFailed, GenerationTimeout, JobState, Rejected, SubmitUnknown
 from tasks.jobs import Request, now
-from tasks.ledger import CLAIM_VALID_S, OPEN, RESUBMIT_AFTER_S, Failure, Ledger, Standing
+from tasks.ledger import OPEN, RESUBMIT_AFTER_S, Failure, Ledger, Standing
+from tasks.reconcile import NEIGHBOUR_S
 from tasks.storage import Storage
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
 READERS = 16
 """Jobs that are read at once."""
-
-SUBMITTING_S = CLAIM_VALID_S + 90.0
-"""A younger claim may be in somebody's hands right now: `tasks.submit.NEIGHBOUR_S`, which is not to be had without
-Prefect."""
 
 BY_NEED: tuple[JobState, ...] = ("unknown", "failed", "rejected", "deferred", "open", "completed")
 """The order of a survey: what needs a person comes first."""
@@ -188,8 +185,8 @@ def _failed(failure: Failure, tries: int, max_attempts: int) -> dict[str, object
 
 
 def _claimed(claimed_at: datetime | None) -> dict[str, object]:
-    age_s = (now() - claimed_at).total_seconds() if claimed_at else SUBMITTING_S
-    if age_s < SUBMITTING_S:
+    age_s = (now() - claimed_at).total_seconds() if claimed_at else NEIGHBOUR_S
+    if age_s < NEIGHBOUR_S:
         reason = f"it was claimed {max(age_s, 0.0):.0f} s ago, and is perhaps being submitted right now"
         return {"state": "unknown", "reason": reason, "next_move": "look again in a moment", "since": claimed_at}
     reason = "its submitter is gone, and no answer was kept: it may have been paid for"

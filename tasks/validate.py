@@ -83,7 +83,7 @@ class _WholeJpeg(JpegImageFile):
         return data
 
 
-@task(name="validate", cache_policy=NO_CACHE)
+@task(name="validate", cache_policy=NO_CACHE, persist_result=False)
 async def validate_images(sources: Sequence[SourceImage], job: Job, workspace: Workspace) -> Request:
     """Check the job and its images against the chosen effect.
 

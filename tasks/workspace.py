@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from tasks.budget import Budget
 from tasks.delivery import withdraw
 from tasks.effects import load_catalogue
-from tasks.errors import BadInput, StorageError
+from tasks.errors import BadInput, EffectsError, StorageError
 from tasks.ledger import Ledger
 from tasks.provider import Provider
 from tasks.settings import Settings, load_settings
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from tasks.effects import Catalogue
     from tasks.errors import AccountTrouble
     from tasks.jobs import Request
+
+
+log = logging.getLogger("effects")
 
 
 class Workspace:
@@ -47,9 +51,15 @@ class Workspace:
         self.trouble: AccountTrouble | None = None
 
     async def end(self, request: Request) -> None:
-        """A job has come to its end: the staged copies of its photos go, and then it is not open any more."""
-        await withdraw(request, self.settings)
-        await self.ledger.close(request)
+        """A job has come to its end: the staged copies of its photos go, and then it is not open any more.
+
+        Never decides how the job ended: what cannot be tidied now is tidied by the next `resume`.
+        """
+        try:
+            await withdraw(request, self.settings)
+            await self.ledger.close(request)
+        except EffectsError as error:
+            log.warning("not tidied up: %s", error.reason, extra={"effect": request.effect, "job_id": request.job_id})
 
 
 @asynccontextmanager
@@ -65,12 +75,13 @@ async def open_workspace(settings: Settings | None = None) -> AsyncIterator[Work
         ledger = Ledger(Storage(settings.target))
     except StorageError as error:
         raise BadInput(f"the target does not fit: {error.reason}") from None
-    provider = Provider(
-        settings.api_url,
-        settings.require_key(),
-        catalogue.provider.path,
-        private_hosts=settings.private_hosts_allowed,
-    )
+    key = settings.require_key()
+    try:
+        provider = Provider(
+            settings.api_url, key, catalogue.provider.path, private_hosts=settings.private_hosts_allowed
+        )
+    except (ImportError, ValueError) as error:  # a proxy that the environment names, and that cannot be used
+        raise BadInput(f"the connection to the provider cannot be set up: {error}") from None
     with tempfile.TemporaryDirectory(prefix="effects-") as scratch:
         async with provider:
             yield Workspace(settings, catalogue, ledger, provider, Path(scratch))

@@ -30,6 +30,7 @@ def _answer(body: object, status: int = 200, headers: dict[str, str] | None = No
         ({"id": "-starts-with-dash"}, "-starts-with-dash", None),
         ({"generation_id": "91bc:kling-video/v1.6", "status": "queued"}, "91bc:kling-video/v1.6", None),
         ({"id": "a", "meta": None}, "a", None),
+        ({"id": 7, "meta": {"usage": {"usd_spent": 10**400}}}, "7", None),
         ({"id": "a", "meta": {"usage": {"usd_spent": "0.5"}}}, "a", None),
     ],
 )
@@ -44,7 +45,7 @@ def test_the_id_may_stand_in_a_header_alone() -> None:
     assert read_submission(_answer({}, headers={"x-inference-id": "abc"})).id == "abc"
 
 
-@pytest.mark.parametrize("content", [b"<html>ok</html>", b"", b"{", b"[]", b'{"id": ""}', b'{"id": 7}', b"null"])
+@pytest.mark.parametrize("content", [b"<html>ok</html>", b"", b"{", b"[]", b'{"id": ""}', b'{"id": true}', b"null"])
 def test_an_accepted_submission_without_an_id_is_unknown(content: bytes) -> None:
     """It may have been paid for: never taken for a failure that could be repeated."""
     with pytest.raises(SubmitUnknown):
@@ -170,7 +171,7 @@ def test_a_refusal_shows_every_issue_and_keeps_the_machine_word() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )

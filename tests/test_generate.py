@@ -14,6 +14,7 @@ from uuid import UUID
 
 import av
 import fsspec
+import httpx
 import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -21,7 +22,8 @@ from prefect.client.schemas.sorting import TaskRunSort
 
 from deployments.cli import main
 from deployments.sandbox.faults import Fault
-from flows.generate import generate, outcome_of
+from flows.generate import generate
+from flows.outcomes import outcome_of
 from tasks.jobs import Outcome, Record
 from tests.conftest import CHELSEA, COLLINS, HOPPER, PHOTOS
 
@@ -65,7 +67,10 @@ def test_from_bucket_to_bucket_with_json(s3: str, sandbox: Sandbox, capsys: pyte
     assert document["metadata"] == f"{s3}/out/{folder}/metadata.json"
     assert _files(f"{s3}/out") == {
         f"{folder}/{name}"
-        for name in ("video.mp4", "poster.jpg", "metadata.json", "attempts/1/claim.json", "attempts/1/generation.json")
+        for name in (
+            *("video.mp4", "poster.jpg", "metadata.json"),
+            *("attempts/1/claim.json", "attempts/1/generation.json", "attempts/chosen.json"),
+        )
     }
     record = Record.model_validate_json(_read(document["metadata"]))
     assert [source.url for source in record.sources] == [f"{s3}/in/collins.jpg", f"{s3}/in/hopper.jpg"]
@@ -169,6 +174,25 @@ def test_staged_photos_are_signed_and_removed_when_the_job_ends(
     assert _files(f"{s3}/staging") == set()
     for path in Path("videos").rglob("*.json"):
         assert "Signature" not in path.read_text()
+
+
+async def test_signed_links_do_not_reach_the_dashboard(
+    sandbox: Sandbox, s3: str, prefect_api: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A photo that is given as a signed link is fetched with it; parameters, logs and ledger hold its public part."""
+    fsspec.filesystem("s3").put_file(CHELSEA, f"{s3}/cat.jpg")
+    link = fsspec.filesystem("s3").sign(f"{s3}/cat.jpg")
+    assert "Signature" in link
+    document = await asyncio.to_thread(_run, capsys, "squish", link)
+    assert document["state"] == "completed"
+    assert sandbox.counters.billed == 1
+    async with httpx.AsyncClient() as api:
+        runs = await api.post(f"{prefect_api}/flow_runs/filter", json={"limit": 1, "sort": "START_TIME_DESC"})
+        logs = await api.post(f"{prefect_api}/logs/filter", json={"limit": 200, "sort": "TIMESTAMP_DESC"})
+    kept = "".join(path.read_text() for path in Path("videos").rglob("*.json"))
+    for seen in (runs.text, logs.text, kept):
+        assert "cat.jpg" in seen or seen is logs.text
+        assert "Signature" not in seen
 
 
 async def test_every_step_and_every_look_can_be_seen_in_prefect(sandbox: Sandbox) -> None:

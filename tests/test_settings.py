@@ -185,8 +185,8 @@ def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_key_is_asked_for_by_name() -> None:
-    """Where none is set, or one of spaces; one with a line's end behind it works."""
-    for key in (None, "  "):
+    """Where none is set, or what cannot be one; one with a line's end behind it works."""
+    for key in (None, "  ", "two words", "a\nb", "schlüssel"):
         with pytest.raises(BadInput, match="EFFECTS_API_KEY"):
             load_settings(api_key=key).require_key()
     assert load_settings(api_key=" key\n").require_key() == "key"

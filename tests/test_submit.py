@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """The order of things is tested here, not the length of the pauses between them."""
     for name, value in {
-        "SEND_PAUSES_S": (0.05,),
-        "RECONCILE_PAUSES_S": (0.0, 0.05),
-        "KEEP_PAUSES_S": (0.05, 0.05),
-        "NEIGHBOUR_LOOK_S": 0.05,
-        "NEIGHBOUR_S": 1.0,
+        "submit.SEND_PAUSES_S": (0.05,),
+        "submit.NEIGHBOUR_LOOK_S": 0.05,
+        "reconcile.RECONCILE_PAUSES_S": (0.0, 0.05),
+        "reconcile.NEIGHBOUR_LOOK_S": 0.05,
+        "reconcile.NEIGHBOUR_S": 1.0,
+        "ledger.KEEP_PAUSES_S": (0.05, 0.05),
     }.items():
-        monkeypatch.setattr(f"tasks.submit.{name}", value)
+        monkeypatch.setattr(f"tasks.{name}", value)
 
 
 def _attempts(request: Request) -> dict[str, Any]:
@@ -86,7 +87,7 @@ async def test_a_claimant_that_was_held_up_does_not_send(
 
     async def slow_create(self: Storage, path: str, data: bytes) -> bool:
         won = await create(self, path, data)
-        clock["now"] += 61.0
+        clock["now"] += 61.0  # long enough to send nothing any more
         return won
 
     monkeypatch.setattr(Storage, "create", slow_create)
@@ -153,8 +154,9 @@ async def test_a_lost_answer_of_the_store_does_not_lose_the_claim(
     create = Storage.create
 
     async def lossy_create(self: Storage, path: str, data: bytes) -> bool:
-        await create(self, path, data)
-        raise StorageError("the connection broke")
+        if await create(self, path, data):
+            raise StorageError("the connection broke")
+        return False
 
     monkeypatch.setattr(Storage, "create", lossy_create)
     await submit(request, workspace)
@@ -167,14 +169,14 @@ async def test_an_id_is_kept_through_a_target_that_is_away_for_a_moment(
     """It is worth money."""
     request = await looked_at(workspace)
     failures = iter([True, True, False])
-    record = Ledger.record_generation
+    write = Storage.write
 
-    async def failing(self: Ledger, generation: Generation) -> None:
-        if next(failures):
+    async def failing(self: Storage, path: str, data: bytes) -> None:
+        if path.endswith("generation.json") and next(failures):
             raise StorageError("away")
-        await record(self, generation)
+        await write(self, path, data)
 
-    monkeypatch.setattr(Ledger, "record_generation", failing)
+    monkeypatch.setattr(Storage, "write", failing)
     generation = await submit(request, workspace)
     assert _attempts(request)["1/generation.json"]["id"] == generation.id
 

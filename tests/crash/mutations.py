@@ -11,8 +11,9 @@ import flows.resume
 import tasks.ledger
 import tasks.persist
 import tasks.poll
+import tasks.reconcile
 import tasks.submit
-from tasks.errors import SubmitUnknown
+from tasks.errors import GenerationTimeout, SubmitUnknown
 from tasks.jobs import Request, now
 from tasks.ledger import Claim, ClaimDocument, Failure, Ledger
 from tests.crash.world import SimulatedStorage
@@ -82,12 +83,12 @@ def no_lookup(patch: pytest.MonkeyPatch) -> None:
     async def nothing(*_: Any) -> None:  # noqa: ANN401
         return None
 
-    patch.setattr(tasks.submit, "reconcile", nothing)
+    patch.setattr(tasks.reconcile, "reconcile", nothing)
 
 
 def resubmit_on_unknown(patch: pytest.MonkeyPatch) -> None:
     """Rule 3: what the log does not show is taken for never submitted."""
-    look_up = tasks.submit._look_up
+    look_up = tasks.reconcile.look_up
 
     async def give_up(request: Request, attempt: int, workspace: Workspace, **named: Any) -> Generation:  # noqa: ANN401
         try:
@@ -97,7 +98,8 @@ def resubmit_on_unknown(patch: pytest.MonkeyPatch) -> None:
             await workspace.ledger.record_failure(request, attempt, failure)
             raise
 
-    patch.setattr(tasks.submit, "_look_up", give_up)
+    for module in (tasks.submit, tasks.reconcile):
+        patch.setattr(module, "look_up", give_up)
 
 
 def unknown_is_sent_again(patch: pytest.MonkeyPatch) -> None:
@@ -120,8 +122,8 @@ def claim_never_expires(patch: pytest.MonkeyPatch) -> None:
 
 def resubmission_without_margin(patch: pytest.MonkeyPatch) -> None:
     """Rule 3: a person may have it sent again while its claimant may still send."""
-    patch.setattr(tasks.submit, "RESUBMIT_AFTER_S", 0.0)
-    patch.setattr(tasks.submit, "NEIGHBOUR_S", 0.0)
+    patch.setattr(tasks.reconcile, "RESUBMIT_AFTER_S", 0.0)
+    patch.setattr(tasks.reconcile, "NEIGHBOUR_S", 0.0)
 
 
 def attempt_without_failure(patch: pytest.MonkeyPatch) -> None:
@@ -131,7 +133,7 @@ def attempt_without_failure(patch: pytest.MonkeyPatch) -> None:
     async def impatient(generation: Generation, workspace: Workspace, wait: Any) -> Any:  # noqa: ANN401
         try:
             return await poll(generation, workspace, wait)
-        except tasks.poll.GenerationTimeout:
+        except GenerationTimeout:
             failure = Failure(kind="timeout", reason="too slow", again=True, counts=False, at=now())
             await workspace.ledger.record_failure(generation.request, generation.attempt, failure)
             raise
@@ -164,7 +166,7 @@ def generation_not_kept(patch: pytest.MonkeyPatch) -> None:
     async def forget(*_: Any) -> None:  # noqa: ANN401
         await asyncio.sleep(0)
 
-    patch.setattr(tasks.submit, "_keep", forget)
+    patch.setattr(tasks.submit, "keep_generation", forget)
 
 
 def open_list_cleared_early(patch: pytest.MonkeyPatch) -> None:
@@ -174,7 +176,7 @@ def open_list_cleared_early(patch: pytest.MonkeyPatch) -> None:
     async def tidy(request: Request, workspace: Workspace) -> Record:
         try:
             return await make(request, workspace)
-        except tasks.poll.GenerationTimeout:
+        except GenerationTimeout:
             await workspace.end(request)
             raise
 

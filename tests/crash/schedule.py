@@ -8,6 +8,7 @@ import random
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,6 +20,7 @@ import tasks.delivery
 import tasks.ledger
 import tasks.persist
 import tasks.poll
+import tasks.reconcile
 import tasks.submit
 from deployments.sandbox.faults import Fault
 from deployments.sandbox.knobs import Knobs
@@ -26,10 +28,11 @@ from tasks.errors import BadResult, EffectsError, GenerationPending, JobState, P
 from tasks.jobs import Job, Outcome, Record, Request, SourceImage, Video, job_id
 from tests.crash.invariants import double_payments, lost_videos
 from tests.crash.virtual_time import VirtualTimeLoop
-from tests.crash.world import CATALOGUE, Chaos, Killed, Process, World
+from tests.crash.world import CATALOGUE, EPOCH, Chaos, Killed, Process, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from datetime import datetime
 
     from tasks.jobs import Generation
     from tasks.workspace import Workspace
@@ -39,7 +42,7 @@ PERSIST_PAUSES_S = (2.0, 10.0, 30.0)
 
 STARTS_AFTER_S = (0.0, 0.0, 0.0, 1.0, 30.0, 1000.0, 2000.0)
 
-SUBMIT_FAULTS = (
+SUBMIT_FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "429"},
     {"kind": "429", "retry_after": 20},
     {"kind": "500"},
@@ -126,7 +129,7 @@ class _Schedule:
         world.knobs.sigma = rng.choice((0.0, 0.5, 1.5))
         world.knobs.faults = self._faults()
         self.resubmit_allowed = rng.random() < 0.3
-        if rng.random() < 0.2:  # noqa: PLR2004
+        if rng.random() < 0.2:
             await self._stall(jobs[0])
         for _ in range(rng.randint(1, 4)):
             world.chaos = rng.choice(
@@ -255,13 +258,12 @@ def simulated(loop: VirtualTimeLoop) -> Iterator[None]:
 
     Fetching and looking at photos is not simulated: it happens before the first thing that costs money.
     """
-    from tests.crash.world import EPOCH, timedelta  # noqa: PLC0415 - the world's own clock
 
-    def now() -> Any:  # noqa: ANN401 - a datetime
+    def now() -> datetime:
         return EPOCH + timedelta(seconds=loop.time())
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (tasks.submit, tasks.ledger, tasks.poll, tasks.persist):
+        for module in (tasks.submit, tasks.reconcile, tasks.ledger, tasks.poll, tasks.persist):
             patch.setattr(module, "now", now, raising=False)
         patch.setattr(asyncio, "to_thread", _inline)
         for flow in (flows.generate, flows.resume):

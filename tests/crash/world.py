@@ -10,12 +10,10 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
-from deployments.sandbox.knobs import Knobs
 from deployments.sandbox.provider import Provider as SandboxProvider
 from tasks.effects import load_catalogue
 from tasks.errors import StorageError
@@ -27,6 +25,9 @@ from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from deployments.sandbox.knobs import Knobs
 
 T = TypeVar("T")
 
@@ -288,7 +289,7 @@ class _Download(httpx.AsyncByteStream):
             return self._body[middle:]
 
         yield self._body[:middle]
-        if len(self._body) > 2000:  # noqa: PLR2004 - a video, not an answer
+        if len(self._body) > 2000:
             yield await self._process.io(act, lambda: httpx.ReadError("connection reset"), stalls=False)
         else:
             yield self._body[middle:]

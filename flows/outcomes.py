@@ -1,0 +1,100 @@
+"""What became of a job, as its outcome and as its flow run's state."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from prefect.states import Completed, Failed
+
+from tasks.answers import one_line
+from tasks.errors import EffectsError, GenerationTimeout, SubmitUnknown
+from tasks.jobs import Outcome, Record, Request
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+    from tasks.workspace import Workspace
+
+T = TypeVar("T")
+
+log = logging.getLogger("effects")
+
+
+def there(record: Record, state: Literal["completed", "reused"], workspace: Workspace, seconds: float) -> Outcome:
+    """The outcome of a job whose video is there; `seconds` is how long this run took over it."""
+    return Outcome(
+        state=state,
+        job_id=record.job_id,
+        effect=record.effect,
+        generation_id=record.generation_id,
+        attempt=record.attempt,
+        video=record.video,
+        metadata=workspace.ledger.url_of(record, "metadata.json"),
+        cost_usd=workspace.budget.spent_on(record.job_id),
+        seconds=round(seconds, 3),
+    )
+
+
+async def not_there(
+    effect: str, request: Request | None, error: Exception, workspace: Workspace, seconds: float
+) -> Outcome:
+    """The outcome of a job that ended in an error, with what this run has committed for it.
+
+    An error that does not know of a generation is asked against the ledger: a job that is under way is open, and one
+    whose answer is missing is unknown, whatever it was that went wrong.
+    """
+    if not isinstance(error, EffectsError):
+        log.error("unexpected", exc_info=error, extra={"effect": effect})
+        error = EffectsError(f"unexpected {type(error).__name__}: {one_line(error)}")
+    if request and error.generation_id is None and error.state in {"deferred", "rejected"}:
+        error = await _as_the_ledger_has_it(request, error, workspace)
+    outcome = Outcome.from_error(effect, error, request=request)
+    spent = workspace.budget.spent_on(outcome.job_id) if outcome.job_id else 0.0
+    return outcome.model_copy(update={"cost_usd": spent, "seconds": round(seconds, 3)})
+
+
+def as_state(outcome: Outcome) -> State[Outcome]:
+    """The flow run's state: failed only where somebody has to act, and the reason in its message."""
+    if outcome.state in {"completed", "reused"}:
+        return Completed(name=outcome.state.capitalize(), message=outcome.video, data=outcome)
+    if outcome.state == "open":
+        return Completed(name="Open", message=outcome.reason, data=outcome)
+    return Failed(name=outcome.state.capitalize(), message=outcome.reason, data=outcome)
+
+
+def outcome_of(state: State[Any]) -> Outcome:
+    """The outcome that a flow run's state carries.
+
+    Raises:
+        EffectsError: where the run ended before it had one.
+    """
+    return carried(state, Outcome)
+
+
+def carried(state: State[Any], kind: type[T]) -> T:
+    """What a flow run's state carries.
+
+    Raises:
+        EffectsError: where the run ended before it had one.
+    """
+    data = getattr(state.data, "result", state.data)
+    if isinstance(data, kind):
+        return data
+    if isinstance(data, EffectsError):
+        raise data
+    raise EffectsError(f"the flow run ended as {state.name}: {state.message}")
+
+
+async def _as_the_ledger_has_it(request: Request, error: EffectsError, workspace: Workspace) -> EffectsError:
+    try:
+        standing = await workspace.ledger.standing(request)
+    except EffectsError:
+        return error
+    if standing.stage == "generating" and standing.generation:
+        open_: EffectsError = GenerationTimeout(error.reason, generation_id=standing.generation.id)
+        open_.job_id, open_.attempt = request.job_id, standing.attempt
+        return open_
+    if standing.stage == "claimed":
+        return SubmitUnknown(error.reason, job_id=request.job_id, attempt=standing.attempt)
+    return error
