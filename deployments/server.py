@@ -103,9 +103,10 @@ class Server:
             ServerTrouble: when it does not answer; nothing was begun.
         """
         self.wait()
-        result = asyncio.run(work())
-        self.settle()
-        return result
+        try:
+            return asyncio.run(work())
+        finally:
+            self.settle()  # also on Ctrl-C: what is told to a server that is gone is tried for a minute
 
     def settle(self) -> None:
         """Hand over every log line and event, and wait until a temporary server has written them down."""
