@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import uuid
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -126,7 +127,9 @@ def _read(url: str, to: Path, max_bytes: int, options: dict[str, Any]) -> Source
     except Exception:
         to.unlink(missing_ok=True)
         raise
-    return SourceImage(url=url, sha256=digest.hexdigest(), size=size, path=to)
+    # A relative path would mean another file to whoever takes the job up from elsewhere.
+    lasting = url if "://" in url else os.path.abspath(url)  # noqa: PTH100 - fsspec's paths are text
+    return SourceImage(url=lasting, sha256=digest.hexdigest(), size=size, path=to)
 
 
 def _capped(source: BinaryIO, max_bytes: int) -> Iterator[bytes]:

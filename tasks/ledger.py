@@ -81,6 +81,11 @@ class Failure(BaseModel):
     delivery: str = ""
     at: datetime
 
+    @classmethod
+    def never_sent(cls, reason: str) -> Failure:
+        """A claim that was given back: nothing was sent under it, and nothing will be."""
+        return cls(kind="never_sent", reason=reason, again=True, counts=False, at=now())
+
 
 class Chosen(BaseModel):
     """`chosen.json`: the attempt whose video becomes the job's."""
@@ -225,11 +230,11 @@ class Ledger:
         # A store's client may have sent a lost write again and met its own file.
         if not won and not await self._is_mine(path, claimant):
             return None
-        # Some stores take the condition and ignore it; then the same right would go to everyone who asks.
-        if await self.storage.create(path, _json(document)) or not await self._is_mine(path, claimant):
-            raise StorageError(
-                f"{self.storage.url} does not keep a second writer out: jobs could be paid for twice", lasting=True
-            )
+        try:
+            await self._check_exclusive(path, document)
+        except StorageError as error:
+            await self.record_failure(request, attempt, Failure.never_sent(error.reason))
+            raise
         return Claim(request, attempt, made_at, self._clock)
 
     async def record_generation(self, generation: Generation) -> None:
@@ -293,6 +298,13 @@ class Ledger:
         """When a claim was made, by the claimant's clock and by the store's: neither is to be trusted alone."""
         claim, stored_at = await self._load(ClaimDocument, path), await self.storage.modified(path)
         return [at for at in (claim.at if claim else None, stored_at) if at]
+
+    async def _check_exclusive(self, path: str, document: ClaimDocument) -> None:
+        """Some stores take the condition and ignore it; then the same right would go to everyone who asks."""
+        if await self.storage.create(path, _json(document)) or not await self._is_mine(path, document.claimant):
+            raise StorageError(
+                f"{self.storage.url} does not keep a second writer out: jobs could be paid for twice", lasting=True
+            )
 
     async def _is_mine(self, path: str, claimant: str) -> bool:
         document = await self._load(ClaimDocument, path)

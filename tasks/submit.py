@@ -96,7 +96,7 @@ async def _claim(request: Request, attempt: int, workspace: Workspace) -> Claim 
         return await asyncio.shield(claiming)
     except asyncio.CancelledError:
         if await claiming:
-            await workspace.ledger.record_failure(request, attempt, _never_sent("the run was cancelled"))
+            await workspace.ledger.record_failure(request, attempt, Failure.never_sent("the run was cancelled"))
         raise
 
 
@@ -191,11 +191,7 @@ def _nothing_accepted(error: BaseException, workspace: Workspace) -> Failure | N
         )
     if isinstance(error, AccountTrouble):
         return Failure(kind="account", reason=error.reason, again=True, counts=False, at=now())
-    return _never_sent(str(error) or "the run was cancelled")
-
-
-def _never_sent(reason: str) -> Failure:
-    return Failure(kind="never_sent", reason=reason, again=True, counts=False, at=now())
+    return Failure.never_sent(str(error) or "the run was cancelled")
 
 
 def _final(standing: Standing, request: Request, settings: Settings) -> EffectsError | None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from deployments.sandbox.faults import Fault
@@ -306,3 +307,91 @@ def test_looks_are_planned_within_what_prefect_takes() -> None:
     assert list(delays) == sorted(delays)
     assert len(delays) <= 50
     assert planned_delays(0.5) == (0.5,)
+
+
+async def test_a_store_that_keeps_nobody_out_is_found_before_paying(
+    workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some stores take the condition of an exclusive write and ignore it: nothing is sent on such a claim."""
+    request = await looked_at(workspace)
+
+    async def overwrite(self: Storage, path: str, data: bytes) -> bool:
+        await self.write(path, data)
+        return True
+
+    monkeypatch.setattr(Storage, "create", overwrite)
+    with pytest.raises(StorageError, match="keep a second writer out"):
+        await submit(request, workspace)
+    assert sandbox.counters.submissions == 0
+    assert _attempts(request)["1/failure.json"]["kind"] == "never_sent"
+
+
+async def test_a_run_that_is_cancelled_while_claiming_gives_the_claim_back(
+    workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was sent, the ledger says so, and a later run may send."""
+    request = await looked_at(workspace)
+    create = Storage.create
+
+    async def slow_create(self: Storage, path: str, data: bytes) -> bool:
+        await asyncio.sleep(0.3)
+        return await create(self, path, data)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(Storage, "create", slow_create)
+        submitting = asyncio.create_task(submit(request, workspace))
+        await asyncio.sleep(0.2)
+        submitting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await submitting
+    assert _attempts(request)["1/failure.json"]["kind"] == "never_sent"
+    await submit(request, workspace)
+    assert sandbox.counters.billed == 1
+
+
+@pytest.mark.parametrize("said", ["Invalid url https://[your-host]/x", "\ud83d", "x" * 5000])
+async def test_no_text_of_the_provider_breaks_the_ledger(said: str, workspace: Workspace) -> None:
+    """Whatever it says of a refusal is written down in one line, and the job has its state."""
+    request = await looked_at(workspace)
+
+    def refuse(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(400, content=json.dumps({"message": said}).encode())
+
+    key, path = "key", workspace.catalogue.provider.path
+    workspace.provider = Provider("http://provider", key, path, transport=httpx.MockTransport(refuse))
+    with pytest.raises(Rejected):
+        await submit(request, workspace)
+    assert _attempts(request)["1/failure.json"]["kind"] == "refused"
+
+
+@pytest.mark.parametrize("status", [302, 408, 409, 425, 499, 500, 503, 599])
+async def test_an_answer_that_tells_nothing_is_unknown(status: int, workspace: Workspace) -> None:
+    """A redirect, a conflict, a gateway that gave up: the request may have gone through."""
+    request = await looked_at(workspace)
+    posts = 0
+
+    def answer(asked: httpx.Request) -> httpx.Response:
+        nonlocal posts
+        posts += asked.method == "POST"
+        return httpx.Response(status if asked.method == "POST" else 200, json={"data": []})
+
+    transport = httpx.MockTransport(answer)
+    workspace.provider = Provider("http://provider", "key", "/v2/x", transport=transport)
+    with pytest.raises(SubmitUnknown) as caught:
+        await submit(request, workspace)
+    assert caught.value.looked_up
+    assert posts == 1
+
+
+async def test_a_log_that_cannot_be_read_is_not_taken_for_one_that_does_not_show_it(
+    workspace: Workspace, sandbox: Sandbox
+) -> None:
+    """Only a log that was read to its end may lead a person to allow another submission."""
+    request = await looked_at(workspace)
+    sandbox.knobs.faults = [
+        Fault(kind="502", route="submit", when="after", count=1),
+        Fault(kind="503", route="logs"),
+    ]
+    with pytest.raises(SubmitUnknown, match="cannot be read") as caught:
+        await submit(request, workspace)
+    assert not caught.value.looked_up
