@@ -32,6 +32,8 @@ def generate(job: Job, *, target: str | None, dry_run: bool, as_json: bool) -> i
             return EXIT_CODES["rejected"]
     if as_json:
         sys.stdout.write(outcome.model_dump_json() + "\n")
+    elif dry_run and outcome.state in {"deferred", "reused"}:
+        _show_price(outcome)
     else:
         _show(outcome)
     return EXIT_CODES.get(outcome.state, 0 if dry_run else 1)
@@ -94,6 +96,19 @@ def _generate(job: Job, target: str | None, *, dry_run: bool) -> Outcome:
 def _report_problems(error: BadInput) -> None:
     for problem in error.problems:
         sys.stderr.write(f"effects: {problem}\n")
+
+
+def _show_price(outcome: Outcome) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("effect", "videos", "price each", "sum", "reused"):
+        table.add_column(column, justify="left" if column == "effect" else "right")
+    price, videos = f"${outcome.cost_usd:.2f}", 0 if outcome.state == "reused" else 1
+    table.add_row(outcome.effect, str(videos), price, price, str(1 - videos))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print("\nDry run: everything was checked, nothing was sent.")
+    if outcome.video:
+        console.print(f"The video is there already: {outcome.video}", markup=False)
 
 
 def _show(outcome: Outcome) -> None:

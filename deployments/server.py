@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -23,6 +25,8 @@ from tasks.errors import EffectsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+
+    from tasks.errors import JobState
 
 T = TypeVar("T")
 
@@ -52,6 +56,17 @@ class ServerTrouble(EffectsError):  # noqa: N818
     """Prefect's server does not start or does not answer."""
 
     next_move = "see what `prefect server start` says"
+
+
+class ServerLost(ServerTrouble):
+    """Prefect's server went away during a run; the ledger knows how far that came."""
+
+    next_move = "start it again, then run `effects resume`: what was paid for is not paid for again"
+
+    @property
+    def state(self) -> JobState:
+        """Nobody can tell from here that nothing was sent."""
+        return "open"
 
 
 def quieten() -> None:
@@ -101,10 +116,14 @@ class Server:
 
         Raises:
             ServerTrouble: when it does not answer; nothing was begun.
+            ServerLost: when it went away meanwhile, and Prefect's client had no more patience.
         """
         self.wait()
         try:
             return asyncio.run(work())
+        except httpx.HTTPError as error:  # the steps have names for theirs: this is Prefect's client
+            _drop_what_was_not_handed_over()
+            raise ServerLost(f"the Prefect server at {self.api_url} went away during the run: {error}") from error
         finally:
             self.settle()  # also on Ctrl-C: what is told to a server that is gone is tried for a minute
 
@@ -153,6 +172,20 @@ def prefect_server() -> Iterator[Server]:
             yield server
     finally:
         server.stop()
+
+
+def _drop_what_was_not_handed_over() -> None:
+    """Else Prefect tries to reconnect for seven seconds for each event and log line, before the process may end."""
+    from prefect.events.worker import EventsWorker  # noqa: PLC0415 - after `quieten`
+    from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
+
+    for service in (EventsWorker, APILogWorker):
+        # Prefect has no public way; should it change its mind about these names, the process ends later, that is all.
+        for instance in tuple(getattr(service, "_instances", {}).values()):
+            with contextlib.suppress(AttributeError, queue.Empty):
+                while True:
+                    instance._queue.get_nowait()  # noqa: SLF001
+                    instance._queue.task_done()  # noqa: SLF001
 
 
 def _start() -> Server:

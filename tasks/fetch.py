@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from tasks.workspace import Workspace
 
+CACHING = frozenset({"simplecache", "filecache", "blockcache", "cached"})
+"""fsspec's layers that download a file before anybody could say that it is too large."""
+
 CHUNK_BYTES = 256 * 1024
 HTTP_TIMEOUT_S = 60.0
 HTTP = ("http://", "https://")
@@ -100,6 +103,8 @@ def forget(sources: Sequence[SourceImage]) -> None:
 
 
 async def _fetch(url: str, to: Path, max_bytes: int, private_hosts: bool) -> SourceImage:
+    if cached := CACHING.intersection(link.partition(":")[0] for link in url.split("::")):
+        raise BadInput(f"{cached.pop()}:: would copy the whole file to this machine, whatever its size; leave it out")
     links = [link for link in url.split("::") if link.startswith(HTTP)]  # zip://a.jpg::https://… holds one too
     for link in links:
         if not private_hosts and not await is_public(link):

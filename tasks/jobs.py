@@ -14,7 +14,7 @@ from collections.abc import Sequence  # noqa: TC003 - pydantic looks at annotati
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import Annotated
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,9 @@ from tasks.errors import EffectsError, JobState  # noqa: TC001 - pydantic reads 
 
 JOB_ID_HEX_DIGITS = 32
 """128 bits: no two different wishes meet by chance."""
+
+VERSIONS = frozenset({"versionid", "generation"})
+"""Parts of a bucket's URL that name a version of the object, and nothing secret."""
 
 _CHAINED = re.compile(r"::(?=[\w+.-]+://)")
 """Where a chained URL, such as `zip://a.jpg::https://…`, goes on with another one."""
@@ -45,7 +48,9 @@ def _public_link(url: str) -> str:
     except ValueError:  # nobody can tell what in it is secret
         return f"{url.partition('://')[0]}://…"
     if parts.scheme not in {"http", "https"} and "@" not in parts.netloc:
-        return url  # elsewhere `?` and `#` are parts of a name
+        names = {name.lower() for name, _ in parse_qsl(parts.query)}
+        if names <= VERSIONS:
+            return url  # elsewhere `?` and `#` may be parts of a name, and a version says which picture it was
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 

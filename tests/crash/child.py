@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +26,6 @@ HOLDS = {
     "after metadata.json, before _open is removed": ("close", "before"),
 }
 """Stage to a method of the ledger, and the side of it on which to stop."""
-
-LARGEST_FILE_BYTES = "CHILD_LARGEST_FILE_BYTES"
-"""Environment variable: files end there, as on a disk that is full."""
 
 SHORT_PAUSES = "CHILD_SHORT_PAUSES"
 """Environment variable: the steps' pauses between their tries are short, where a test would wait for them."""
@@ -55,7 +51,7 @@ def shorten() -> None:
     import tasks.ledger  # noqa: PLC0415 - only where it is asked for
     from tasks.persist import persist_video  # noqa: PLC0415
 
-    tasks.ledger.KEEP_PAUSES_S = (0.1, 0.1)
+    tasks.ledger.KEEP_PAUSES_S = (0.1,) * 6
     persist_video.retry_delay_seconds = [0.2, 0.2, 0.2]
 
 
@@ -65,6 +61,4 @@ if __name__ == "__main__":
         hold(stage)
     if os.environ.get(SHORT_PAUSES):
         shorten()
-    if limit := os.environ.get(LARGEST_FILE_BYTES):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     sys.exit(main(["generate", *arguments, "--json"]))

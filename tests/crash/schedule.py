@@ -241,6 +241,7 @@ def _in_virtual_time(schedule: Callable[[VirtualTimeLoop], Coroutine[Any, Any, R
     loop = VirtualTimeLoop()
     loop.set_exception_handler(lambda *_: None)  # tasks of dead processes end in nobody's arms
     asyncio.set_event_loop(loop)
+    random.seed(0)  # the steps' own jitter
     try:
         with simulated(loop):
             report = loop.run_until_complete(schedule(loop))
