@@ -19,6 +19,7 @@ from tasks.poll import poll_generation
 from tasks.settings import Settings, load_settings
 from tasks.submit import submit_generation
 from tasks.validate import validate, validate_images
+from tasks.visibility import about_job
 from tasks.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -62,20 +63,22 @@ async def generate(
 async def generate_video(job: Job, workspace: Workspace) -> Outcome:
     """The five steps, and what became of the job. Whatever goes wrong with it ends in a named state."""
     started, request = time.monotonic(), None
+    about_job.set(about_job.get() or job.effect)
     sources: tuple[SourceImage, ...] = ()
     try:
         sources = await fetch_images(job.images, workspace)
         request = await validate_images(sources, job, workspace)
-        if record := await workspace.ledger.record(request):
-            await workspace.end(request)  # in case its process died between the last two writes
-            return there(record, "reused", workspace, time.monotonic() - started)
-        while True:
-            try:
-                record = await make_video(request, workspace)
-                return there(record, "completed", workspace, time.monotonic() - started)
-            except GenerationFailed as failure:
-                if failure.final:
-                    raise
+        async with workspace.turn(request):
+            if record := await workspace.ledger.record(request):
+                await workspace.end(request)  # in case its process died between the last two writes
+                return there(record, "reused", workspace, time.monotonic() - started)
+            while True:
+                try:
+                    record = await make_video(request, workspace)
+                    return there(record, "completed", workspace, time.monotonic() - started)
+                except GenerationFailed as failure:
+                    if failure.final:
+                        raise
     except Exception as error:  # noqa: BLE001 - whatever went wrong, a job that was paid for must not look unpaid
         return await not_there(job.effect, request, error, workspace, time.monotonic() - started)
     finally:

@@ -31,7 +31,7 @@ def there(record: Record, state: Literal["completed", "reused"], workspace: Work
         attempt=record.attempt,
         video=record.video,
         metadata=workspace.ledger.url_of(record, "metadata.json"),
-        cost_usd=workspace.budget.spent_on(record.job_id),
+        cost_usd=workspace.budget.spent_on(record.job_id) if state == "completed" else 0.0,
         seconds=round(seconds, 3),
     )
 

@@ -18,7 +18,7 @@ from tasks.errors import BadInput
 from tasks.hosts import is_public
 from tasks.jobs import SourceImage, public_url
 from tasks.storage import explain, filesystem_of
-from tasks.visibility import retry_if
+from tasks.visibility import named, retry_if
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,6 +42,7 @@ PASSING_STATUS = frozenset({408, 425, 429})
 
 @task(
     name="fetch",
+    task_run_name=named("fetch"),
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=2,
@@ -104,7 +105,7 @@ def forget(sources: Sequence[SourceImage]) -> None:
 
 async def _fetch(url: str, to: Path, max_bytes: int, private_hosts: bool) -> SourceImage:
     if cached := CACHING.intersection(link.partition(":")[0] for link in url.split("::")):
-        raise BadInput(f"{cached.pop()}:: would copy the whole file to this machine, whatever its size; leave it out")
+        raise BadInput(f"{next(iter(cached))}:: would copy the whole file to this machine, whatever its size; leave it out")
     links = [link for link in url.split("::") if link.startswith(HTTP)]  # zip://a.jpg::https://… holds one too
     for link in links:
         if not private_hosts and not await is_public(link):

@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.errors import BadResult, EffectsError, GenerationTimeout, ProviderBusy, StorageError
 from tasks.films import inspect_film, save_poster
 from tasks.jobs import Record, Video, VideoFacts, now
-from tasks.visibility import retry_if
+from tasks.visibility import named, retry_if
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,7 @@ VERSIONED = ("photo-effects-pipeline", "prefect", "httpx", "fsspec", "av")
 
 @task(
     name="persist",
+    task_run_name=named("persist"),
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=3,

@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.errors import EffectsError, GenerationFailed, GenerationPending, GenerationTimeout, ProviderBusy
 from tasks.jobs import Generation, Video, now
 from tasks.ledger import Failure
-from tasks.visibility import retry_if
+from tasks.visibility import named, retry_if
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +100,7 @@ def _poll_task(delays: tuple[float, ...], timeout_s: float) -> Task[..., Any]:
     return Task(
         fn=poll,
         name="poll",
+        task_run_name=named("poll"),
         cache_policy=NO_CACHE,
         retries=len(delays) + int(timeout_s / min(delays)) + 1,  # the wait ends before these do
         retry_delay_seconds=list(delays),

@@ -27,6 +27,7 @@ from tasks.errors import (
 from tasks.jobs import Generation, Request, now
 from tasks.ledger import Failure, Standing
 from tasks.reconcile import NEIGHBOUR_LOOK_S, about, await_neighbour, keep_generation, look_up, to_the_end
+from tasks.visibility import named
 
 if TYPE_CHECKING:
     from tasks.answers import Submission
@@ -41,7 +42,7 @@ SEND_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Between repeats of a request that was not accepted; the last repeats until the claim runs out."""
 
 
-@task(name="submit", cache_policy=NO_CACHE, persist_result=False, retries=0)
+@task(name="submit", task_run_name=named("submit"), cache_policy=NO_CACHE, persist_result=False, retries=0)
 async def submit_generation(request: Request, workspace: Workspace) -> Generation:
     """Pay for the next attempt of a job, at most once; a job that is under way already is taken up as it stands.
 

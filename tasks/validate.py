@@ -18,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.effects import check_job
 from tasks.errors import BadInput, StorageError
 from tasks.jobs import Request, job_id, public_url
+from tasks.visibility import named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,7 @@ class _WholeJpeg(JpegImageFile):
         return data
 
 
-@task(name="validate", cache_policy=NO_CACHE, persist_result=False)
+@task(name="validate", task_run_name=named("validate"), cache_policy=NO_CACHE, persist_result=False)
 async def validate_images(sources: Sequence[SourceImage], job: Job, workspace: Workspace) -> Request:
     """Check the job and its images against the chosen effect.
 

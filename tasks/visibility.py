@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 _why_waiting: ContextVar[str | None] = ContextVar("why_waiting", default=None)
 
 
+about_job: ContextVar[str] = ContextVar("about_job", default="")
+"""What the task runs that start from here are about: the effect, or the row of a batch."""
+
+
+def named(step: str) -> Callable[[], str]:
+    """A name for task runs that can be read in the dashboard: the step, and what it is about."""
+
+    def name() -> str:
+        return f"{step} {about_job.get()}".strip()
+
+    return name
+
+
 def retry_if(worth_it: Callable[[BaseException], bool]) -> Condition:
     """A retry condition for a task: retried where `worth_it(error)`, with the error's line as the state's message."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import tempfile
 from contextlib import asynccontextmanager
@@ -49,6 +50,20 @@ class Workspace:
         self.scratch = scratch
         self.budget = Budget(settings.budget_usd)
         self.trouble: AccountTrouble | None = None
+        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def turn(self, request: Request) -> AsyncIterator[None]:
+        """One at a time for rows of a run that turn out to be the same job: the others then find its video there."""
+        lock, waiting = self._turns.get(request.job_id, (asyncio.Lock(), 0))
+        self._turns[request.job_id] = lock, waiting + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._turns.pop(request.job_id)
+            if waiting > 1:
+                self._turns[request.job_id] = lock, waiting - 1
 
     async def end(self, request: Request) -> None:
         """A job has come to its end: the staged copies of its photos go, and then it is not open any more.

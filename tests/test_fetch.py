@@ -431,5 +431,5 @@ async def test_the_step_does_not_try_again_what_lasts(web: Web, workspace: Works
 @pytest.mark.parametrize("layer", ["simplecache", "filecache", "blockcache"])
 async def test_a_layer_that_would_download_everything_first_is_refused(layer: str, tmp_path: Path) -> None:
     """The cap on the size must hold before the bytes are here."""
-    with pytest.raises(BadInput, match=layer):
+    with pytest.raises(BadInput, match=f"{layer}:: would copy"):
         await fetch([f"{layer}::file://{COLLINS}"], tmp_path, max_bytes=10, private_hosts=True)

@@ -210,7 +210,8 @@ async def test_every_step_and_every_look_can_be_seen_in_prefect(sandbox: Sandbox
             if len(runs) == 5 and all(run.state and run.state.is_completed() for run in runs):
                 break
             await asyncio.sleep(0.2)
-        assert sorted(run.name.rsplit("-", 1)[0] for run in runs) == ["fetch", "persist", "poll", "submit", "validate"]
+        steps = ["fetch", "persist", "poll", "submit", "validate"]
+        assert sorted(run.name for run in runs) == [f"{step} hug" for step in steps]
         poll = next(run for run in runs if run.name.startswith("poll"))
         states = await client.read_task_run_states(poll.id)
     waits = [state.message or "" for state in states if state.name == "AwaitingRetry"]

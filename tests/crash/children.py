@@ -9,11 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 HOUSE = Path(__file__).parents[2]
 
@@ -73,6 +71,25 @@ class Child:
         assert self.process.stdout
         for line in self.process.stdout:
             self._lines.put(line.rstrip("\n"))
+
+
+Start = Callable[..., Child]
+
+
+@contextmanager
+def children() -> Iterator[Start]:
+    """Start children: `start(module, *arguments, **environment)`. None outlives the context."""
+    started: list[Child] = []
+
+    def start(module: str, *arguments: str, **variables: str) -> Child:
+        started.append(Child(module, *arguments, **variables))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for child in started:
+            child.end()
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:

@@ -28,14 +28,13 @@ from tasks.jobs import Outcome, Summary, now
 from tasks.ledger import ClaimDocument
 from tests.conftest import COLLINS, HOPPER
 from tests.crash.child import HOLDS, SHORT_PAUSES
-from tests.crash.children import wait_until
+from tests.crash.children import children, wait_until
+from tests.crash.conftest import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from tests.crash.children import Child
-
-    Start = Callable[..., Child]
+    from tests.crash.children import Child, Start
 
 CHILD = "tests.crash.child"
 TARGET = Path("videos")
@@ -59,13 +58,19 @@ ROWS: list[Row] = []
 def table(request: pytest.FixtureRequest) -> Iterator[None]:
     """What was killed where, and what it cost."""
     yield
-    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is None:
-        return
-    head = Row("stage", "killed", "left as", "billed", "video after resume")  # type: ignore[arg-type]
-    terminal.write_line("")
-    for row in (head, *ROWS):
-        terminal.write_line(f"{row.stage:<48} {row.killed:<8} {row.left_as:<10} {row.billed!s:<7} {row.video}")
+    rows = [(row.stage, row.killed, row.left_as, str(row.billed), row.video) for row in ROWS]
+    head = ("stage", "killed", "left as", "billed", "video after resume")
+    lines = [
+        f"{stage:<46}{killed:<9}{left:<11}{billed:<8}{video}" for stage, killed, left, billed, video in (head, *rows)
+    ]
+    request.config.stash.setdefault(TABLES, []).append("\n".join(lines))
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start children that do not outlive the test."""
+    with children() as starter:
+        yield starter
 
 
 @pytest.fixture(autouse=True)
