@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deployments.commands import exit_code
 from deployments.progress import FAILED_MARK, MARKS, SHORT_ID, Progress
 from deployments.server import prefect_server, quieten
 from tasks.effects import load_catalogue
@@ -81,16 +82,15 @@ def resume(*, target: str | None, resubmit_unknown: bool, as_json: bool) -> int:
         sys.stdout.write(summary.model_dump_json() + "\n")
     else:
         _show(summary)
-    states = set(summary.counts) - THERE
-    return FAILED if states - {"rejected"} else BAD_INPUT if states else DONE
+    return exit_code(summary.counts)
 
 
 def _resume(settings: Settings, *, resubmit_unknown: bool) -> Summary:
     quieten()
     # Prefect is imported from here on.
     with prefect_server() as server, Progress() as progress:
+        from flows.outcomes import summary_of  # noqa: PLC0415
         from flows.resume import resume as flow  # noqa: PLC0415
-        from flows.resume import summary_of  # noqa: PLC0415
 
         progress.say("", "waiting for the Prefect server")
 

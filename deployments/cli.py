@@ -60,6 +60,13 @@ def _generate(options: argparse.Namespace) -> int:
     return generate(job, target=options.target, dry_run=options.dry_run, as_json=options.json)
 
 
+def _batch(options: argparse.Namespace) -> int:
+    from deployments.batch import batch
+
+    changes = {"target": options.target, "max_in_flight": options.max_in_flight, "budget_usd": options.budget_usd}
+    return batch(options.manifest, changes, dry_run=options.dry_run, as_json=options.json)
+
+
 def _resume(options: argparse.Namespace) -> int:
     from deployments.bookkeeping import resume
 
@@ -121,6 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--take", type=_whole, default=0, metavar="N", help="another variation of the same photos")
     generate.add_argument("--target", metavar="URL", help="where the video goes (default EFFECTS_TARGET or ./videos)")
     generate.add_argument("--dry-run", action="store_true", help="check everything and show the price; send nothing")
+
+    batch = add("batch", _batch, "make many videos, from a manifest: JSONL or CSV with effect, images, …, name")
+    batch.add_argument("manifest", metavar="MANIFEST", help="path or URL of the manifest")
+    batch.add_argument("--target", metavar="URL", help="where the videos go (default EFFECTS_TARGET or ./videos)")
+    batch.add_argument("--max-in-flight", type=_whole, metavar="N", help="jobs under way at once (default 20)")
+    batch.add_argument("--budget-usd", type=float, metavar="X", help="spend no more than this, US$")
+    batch.add_argument("--dry-run", action="store_true", help="check every row and show the price; send nothing")
 
     resume = add("resume", _resume, "finish what is open: lost answers, dead processes, waits that were too short")
     resume.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,7 +16,17 @@ from tasks.errors import BadInput, EffectsError
 from tasks.jobs import Job, Outcome
 from tasks.settings import load_settings
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 EXIT_CODES = {"completed": 0, "reused": 0, "rejected": 2}
+THERE = frozenset({"completed", "reused"})
+
+
+def exit_code(states: Iterable[str]) -> int:
+    """Of a run with jobs in these states: 0 all there, 2 the rest was rejected, 1 anything else."""
+    missing = set(states) - THERE
+    return 1 if missing - {"rejected"} else 2 if missing else 0
 
 
 def generate(job: Job, *, target: str | None, dry_run: bool, as_json: bool) -> int:

@@ -103,17 +103,25 @@ async def rehearse(job: Job, settings: Settings) -> Outcome:
         BadInput: with every problem at once.
         StorageError: the target cannot be read.
     """
-    started = time.monotonic()
     async with open_workspace(settings) as workspace:
-        sources = await fetch(
-            job.images,
-            workspace.scratch,
-            max_bytes=workspace.catalogue.provider.images.max_bytes,
-            private_hosts=settings.private_hosts_allowed,
-        )
+        return await rehearse_in(job, workspace)
+
+
+async def rehearse_in(job: Job, workspace: Workspace) -> Outcome:
+    """The same in a workspace that is open already."""
+    started, settings = time.monotonic(), workspace.settings
+    sources = await fetch(
+        job.images,
+        workspace.scratch,
+        max_bytes=workspace.catalogue.provider.images.max_bytes,
+        private_hosts=settings.private_hosts_allowed,
+    )
+    try:
         request = await validate(sources, job, catalogue=workspace.catalogue, default_model=settings.model)
-        if record := await workspace.ledger.record(request):
-            return there(record, "reused", workspace, time.monotonic() - started)
+    finally:
+        forget(sources)
+    if record := await workspace.ledger.record(request):
+        return there(record, "reused", workspace, time.monotonic() - started)
     return Outcome(
         state="deferred",
         job_id=request.job_id,

@@ -9,7 +9,7 @@ from prefect.states import Completed, Failed
 
 from tasks.answers import one_line
 from tasks.errors import EffectsError, GenerationTimeout, SubmitUnknown
-from tasks.jobs import Outcome, Record, Request
+from tasks.jobs import Outcome, Record, Request, Summary
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = logging.getLogger("effects")
+
+
+FOR_A_PERSON = frozenset({"rejected", "failed", "unknown", "deferred"})
+"""States in which nothing more happens by itself."""
 
 
 def there(record: Record, state: Literal["completed", "reused"], workspace: Workspace, seconds: float) -> Outcome:
@@ -61,6 +65,22 @@ def as_state(outcome: Outcome) -> State[Outcome]:
     if outcome.state == "open":
         return Completed(name="Open", message=outcome.reason, data=outcome)
     return Failed(name=outcome.state.capitalize(), message=outcome.reason, data=outcome)
+
+
+def summary_state(summary: Summary) -> State[Any]:
+    """Failed only where a person has to act; the counts in the message."""
+    if FOR_A_PERSON.intersection(summary.counts):
+        return Failed(message=summary.line, data=summary)
+    return Completed(message=summary.line, data=summary)
+
+
+def summary_of(state: State[Any]) -> Summary:
+    """The summary that a flow run's state carries.
+
+    Raises:
+        EffectsError: where the run ended before it had one.
+    """
+    return carried(state, Summary)
 
 
 def outcome_of(state: State[Any]) -> Outcome:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefect import flow
-from prefect.states import Completed, Failed
 
 from flows.generate import make_video
-from flows.outcomes import carried, not_there, there
+from flows.outcomes import not_there, summary_state, there
 from tasks.errors import BadInput, GenerationFailed, SubmitUnknown
 from tasks.fetch import fetch_images, forget
 from tasks.jobs import Outcome, Summary
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from tasks.workspace import Workspace
 
 log = logging.getLogger("effects")
-
-FOR_A_PERSON = frozenset({"rejected", "failed", "unknown", "deferred"})
-"""States in which nothing more happens by itself."""
 
 
 @flow(name="resume")
@@ -130,22 +126,6 @@ async def fetch_again(request: Request, workspace: Workspace) -> Request:
         old.model_copy(update={"path": new.path}) for old, new in zip(request.sources, fetched, strict=True)
     )
     return request.model_copy(update={"sources": sources})
-
-
-def summary_of(state: State[Any]) -> Summary:
-    """The summary that a flow run's state carries.
-
-    Raises:
-        EffectsError: where the run ended before it had one.
-    """
-    return carried(state, Summary)
-
-
-def summary_state(summary: Summary) -> State[Any]:
-    """Failed only where a person has to act; the counts in the message."""
-    if FOR_A_PERSON.intersection(summary.counts):
-        return Failed(message=summary.line, data=summary)
-    return Completed(message=summary.line, data=summary)
 
 
 async def _opens_an_attempt(request: Request, workspace: Workspace) -> bool:

@@ -105,7 +105,8 @@ def forget(sources: Sequence[SourceImage]) -> None:
 
 async def _fetch(url: str, to: Path, max_bytes: int, private_hosts: bool) -> SourceImage:
     if cached := CACHING.intersection(link.partition(":")[0] for link in url.split("::")):
-        raise BadInput(f"{next(iter(cached))}:: would copy the whole file to this machine, whatever its size; leave it out")
+        layer = next(iter(cached))
+        raise BadInput(f"{layer}:: would copy the whole file to this machine, whatever its size; leave it out")
     links = [link for link in url.split("::") if link.startswith(HTTP)]  # zip://a.jpg::https://… holds one too
     for link in links:
         if not private_hosts and not await is_public(link):

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence  # noqa: TC003 - pydantic looks at annotations
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 - pydantic reads it
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -255,6 +255,23 @@ class Outcome(_Word):
         )
 
 
+class RowOutcome(Outcome):
+    """The same for one row of a manifest.
+
+    Attributes:
+        name: of the row.
+        row: its number in the manifest, from 1.
+    """
+
+    name: str
+    row: int
+
+    @classmethod
+    def of(cls, row: int, name: str, outcome: Outcome) -> RowOutcome:
+        """An outcome with its row."""
+        return cls(name=name, row=row, **outcome.model_dump())
+
+
 class Summary(_Word):
     """What became of many jobs: the JSON document of `effects resume`.
 
@@ -269,7 +286,7 @@ class Summary(_Word):
     rows: tuple[Outcome, ...]
 
     @classmethod
-    def of(cls, rows: Sequence[Outcome]) -> Summary:
+    def of(cls, rows: Sequence[Outcome]) -> Self:
         """Count the outcomes."""
         counts = Counter(row.state for row in rows)
         cost = round(sum(row.cost_usd for row in rows), 6)
@@ -279,3 +296,9 @@ class Summary(_Word):
     def line(self) -> str:
         """Such as `3 completed, 1 open`."""
         return ", ".join(f"{count} {state}" for state, count in self.counts.items()) or "nothing to do"
+
+
+class BatchSummary(Summary):
+    """The same of a manifest's rows: the JSON document of `effects batch`."""
+
+    rows: tuple[RowOutcome, ...]

@@ -1,20 +1,20 @@
 """A manifest: many jobs in one file, JSONL or CSV at any fsspec URL, read row by row and never held.
 
 JSONL is one object a line; blank lines, and lines that begin with `#`, are skipped. CSV begins with a line that names
-its columns, separated by `,`, `;` or a tab; rows without any content are skipped. Which of the two it is, the name's
-ending says, else the first character. The keys or columns, in any order:
+its columns, separated by `,`, `;` or a tab; rows without any content are skipped. Which of the two a file is, its
+name's ending says, else its first character. The keys or columns, in any order; null and empty mean absent:
 
     effect    required
-    images    required: a list, or one text for one image. In a CSV's cell, images are separated by `|` or stand on
-              a line each (never by `;`, which is part of data URIs and of some links), or are a JSON list
-    duration  seconds; 5 where empty or absent
-    take      0 where empty or absent
-    name      what people see; made of the images' names where empty or absent. Need not be unique
-    model     the provider's model id; the default where empty or absent
+    images    required: a list, or one text for one image. In a CSV's cell, images are separated by `|` or line ends
+              (not by `;`, which data URIs and some links contain), or are a JSON list
+    duration  seconds; 5 where absent
+    take      0 where absent
+    name      what people see, need not be unique; made of the images' names where absent
+    model     the provider's model id; the default where absent
 
-An image with a scheme (`s3://…`, `data:…`), or that begins with `/` or `~`, is taken as it is. Any other lies beside the
-manifest, wherever that is: `a.jpg` in `s3://bucket/friday/jobs.csv` is `s3://bucket/friday/a.jpg`; the web's query
-strings are not handed on. In `zip://jobs.csv::https://…` it is another file of the same archive.
+An image with a scheme (`s3://…`, `data:…`), or that begins with `/` or `~`, is taken as it is. Any other lies beside
+the manifest, wherever that is: `a.jpg` in `s3://bucket/friday/jobs.csv` is `s3://bucket/friday/a.jpg`, and in
+`zip://jobs.csv::https://…` another file of the same archive. A link's query string is not handed on.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ import json
 import posixpath
 import re
 import reprlib
-from collections import deque
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, BinaryIO
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 from urllib.parse import urljoin
 
 import aiohttp
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, Field, ValidationError
 
 from tasks.effects import check_job
 from tasks.errors import BadInput
@@ -41,35 +43,41 @@ from tasks.jobs import Job, public_url
 from tasks.storage import LASTING, explain, filesystem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable
+
+    from pydantic_core import ErrorDetails
 
     from tasks.effects import Catalogue
 
+    Fields = dict[str, object]
+
 KEYS = ("effect", "images", "duration", "take", "name", "model")
-REQUIRED = ("effect", "images")
 DEFAULT_DURATION_S = 5
 JSONL_ENDINGS = (".jsonl", ".ndjson", ".json-lines", ".jsonlines")
 CSV_ENDINGS = (".csv", ".tsv")
-MAX_ROW_BYTES = 100_000
-"""Beyond this a row is a problem: two long signed links are a twentieth of it."""
-
-MAX_ROW_LINES = 50
-"""A CSV row with more lines than this has a quote that was never closed."""
-
+MAX_ROW_BYTES = 100_000  # two long signed links have a twentieth of it
+MAX_ROW_LINES = 50  # a CSV's row of more has a quote that was never closed
 MAX_NAME_CHARACTERS = 100
-MAX_UNKNOWN_SHOWN = 5
+MAX_NUMBER = 1_000_000
+MAX_TOLD = 10
 CHUNK_BYTES = 256 * 1024
-BLOCK_BYTES = 4 * 1024 * 1024
-"""What is asked of an object store at once; s3fs would ask for, and hold, 50 MB."""
+BLOCK_BYTES = 4 * 1024 * 1024  # asked of an object store at once; s3fs would ask for 50 MB, and hold them
+WEB = ("http://", "https://")
+WEB_SILENCE_S = 60.0  # a web server may take any time in all, but not be silent for longer
 
-HTTP_SILENCE_S = 60.0
-"""A web server may take as long as it likes in all, but not say nothing for so long."""
+_AS_IT_IS = re.compile(r"[A-Za-z][\w+.-]*(://|::)|data:|[/~\\]|[A-Za-z]:[/\\]")
+_TOLD = {"missing": "is missing", "too_short": "is missing", "string_unicode": "is not in UTF-8"}
 
-_AS_IT_IS = re.compile(r"[A-Za-z][\w+.-]*::?//|[A-Za-z][\w+.-]*::|data:|[/~\\]|[A-Za-z]:[/\\]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_WHOLE = re.compile(r"[+-]?\d{1,9}(\.0+)?", re.ASCII)
 
-_Fields = dict[str, object]
+class _Wish(BaseModel):
+    """What a row can say."""
+
+    effect: str
+    images: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    duration: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = DEFAULT_DURATION_S
+    take: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
+    name: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +89,7 @@ class Row:
         name: one printable line of at most `MAX_NAME_CHARACTERS`.
         job: what it asks for, its images' URLs in full; None where there are problems.
         problems: everything that is wrong with it, a line each.
-        same_as: number of the first row that asks for exactly the same (effect, image URLs, duration, take, model).
-            Equal photos under different names are found only once they were fetched.
+        same_as: number of the first row of the same effect, image URLs, duration, take and model.
     """
 
     number: int
@@ -95,9 +102,8 @@ class Row:
 def read_manifest(url: str, catalogue: Catalogue, *, default_model: str | None = None) -> Iterator[Row]:
     """Every row that has content, in order and checked; a bad row never stops the others.
 
-    It blocks while it reads, so a coroutine has a thread take it up. Memory does not grow with the file, except for
-    some 150 bytes a row by which equal rows are found. Nothing is opened before the first row is asked for; the file
-    is closed after the last one, or with the generator.
+    It blocks while it reads: in a coroutine, a thread takes the rows. Memory does not grow with the file, but for the
+    digests by which equal rows are found: some 150 bytes a row. The file is open from the first row to the last.
 
     Args:
         url: a local path or any fsspec URL.
@@ -105,249 +111,238 @@ def read_manifest(url: str, catalogue: Catalogue, *, default_model: str | None =
         default_model: used where a row names no model, before the catalogue's own default.
 
     Raises:
-        BadInput: where the manifest cannot be read (to its end), is empty, is not text in UTF-8, is a CSV whose first
-            line does not name the columns, or where the default model is unknown.
+        BadInput: instead of the first row, where the manifest cannot be read, has no rows, is not a text in UTF-8, is
+            a CSV without its columns' names, or where the default model is unknown; later, where reading breaks off.
     """
-    if default_model:
-        catalogue.model(default_model)  # else every row would say so
-    where = public_url(url)
-    file, folder = _open(url, where)
+    default = catalogue.model(default_model or catalogue.provider.default_model).id  # else every row would tell
+    seen: dict[bytes, int] = {}
+    number = 0
+    file, place = _open(url)
     with closing(file):
-        lines = _Lines(file, where)
-        first = lines.peek()
-        ending = posixpath.splitext(where.split("::")[0])[1].lower()
-        table = ending in CSV_ENDINGS or (ending not in JSONL_ENDINGS and first[0] not in "{[#")
-        reader = _Reader(catalogue, default_model, folder, table)
-        empty = True
-        for number, wish in _cells(lines, first) if table else _objects(lines, first):
-            empty = False
-            yield reader.row(number, wish)
-    if empty:
-        raise BadInput(f"{where}: the manifest has no rows")
+        for number, fields in _rows(_Lines(file, url)):
+            row = _row(number, fields, catalogue, default, place)
+            if job := row.job:
+                wish = repr((job.effect, job.images, job.duration, job.take, job.model or default))
+                same_as = seen.setdefault(blake2b(wish.encode(), digest_size=16).digest(), number)
+                row = row if same_as == number else replace(row, same_as=same_as)
+            yield row
+    if not number:
+        raise _bad(url, "the manifest has no rows")
 
 
-def _open(url: str, where: str) -> tuple[BinaryIO, _Folder | None]:
-    """The manifest's bytes, and where it lies."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=HTTP_SILENCE_S, sock_read=HTTP_SILENCE_S)
-    options = {scheme: {"client_kwargs": {"timeout": timeout}} for scheme in ("http", "https") if f"{scheme}://" in url}
+def _bad(url: str, *problems: str) -> BadInput:
+    return BadInput([f"{public_url(url)}: {problem}" for problem in problems])
+
+
+def _unreadable(url: str, error: Exception) -> BadInput:
+    # The words of an error may quote a signed URL in a spelling of their own: its kind says enough then.
+    reason = explain(error) if url == public_url(url) or isinstance(error, OSError) else type(error).__name__
+    if isinstance(status := getattr(error, "status", None), int):
+        reason = f"the web server answers HTTP {status}"
+    transient = not isinstance(error, (*LASTING, ValueError, ImportError))
+    return BadInput(f"{public_url(url)}: the manifest cannot be read: {reason}", transient=transient)
+
+
+def _open(url: str) -> tuple[BinaryIO, tuple[str, str]]:
+    """The manifest's bytes; and what comes before and after the name of an image beside it, in its URL."""
+    how: dict[str, object] = {"block_size": BLOCK_BYTES}
+    if url.startswith(WEB):  # one stream, its size unasked: not every server knows ranges
+        how = {"block_size": 0, "size": 1, "timeout": aiohttp.ClientTimeout(total=None, sock_read=WEB_SILENCE_S)}
     try:
-        filesystem, path = filesystem_of(url, **options)
-        # The web as one stream, its size unasked: servers need not offer ranges.
-        how = {"block_size": 0, "size": 1} if url.startswith(("http://", "https://")) else {"block_size": BLOCK_BYTES}
+        filesystem, path = filesystem_of(url)
         file: BinaryIO = filesystem.open(path, "rb", **how)
     except Exception as error:  # noqa: BLE001 - each filesystem behind fsspec raises its own kinds
-        raise _unreadable(error, url, where) from None
-    return file, _folder(url, path if isinstance(filesystem, LocalFileSystem) else None)
-
-
-def _unreadable(error: Exception, url: str, where: str) -> BadInput:
-    status = getattr(error, "status", None)
-    # The words of an error may quote a signed URL in a spelling of their own: its kind says enough then.
-    reason = explain(error) if url == where or isinstance(error, OSError) else type(error).__name__
-    reason = f"the web server answers HTTP {status}" if isinstance(status, int) else reason.replace(url, where)
-    transient = not isinstance(error, (*LASTING, ValueError, ImportError))
-    return BadInput(f"{where}: the manifest cannot be read: {reason}", transient=transient)
-
-
-@dataclass(frozen=True, slots=True)
-class _Folder:
-    """Where the manifest lies; `before` and `after` are what a URL there has around the path."""
-
-    before: str
-    path: str
-    after: str = ""
-
-    def url_of(self, image: str) -> str:
-        """The image beside the manifest; one that stands by itself, as it is."""
-        if _AS_IT_IS.match(image):
-            return image
-        path = self.path
-        while self.before and image.startswith(("./", "../")):  # object stores know no such folders; disks do
-            step, _, image = image.partition("/")
-            path = posixpath.dirname(path) if step == ".." else path
-        return f"{self.before}{posixpath.join(path, image)}{self.after}"
-
-
-def _folder(url: str, local: str | None) -> _Folder | None:
-    """The folder of the manifest at `url`, whose path on this machine is `local`; None where it lies in none."""
-    if local is not None:
-        return _Folder("", posixpath.dirname(local))
-    links = url.split("::")
-    while links and "://" not in links[0]:  # such as the `simplecache` of `simplecache::s3://…`
-        links.pop(0)
-    if not links:
-        return None
-    link = urljoin(links[0], ".") if links[0].startswith(("http://", "https://")) else links[0]
+        raise _unreadable(url, error) from None
+    if isinstance(filesystem, LocalFileSystem):
+        return file, (posixpath.join(posixpath.dirname(path), ""), "")
+    links = re.sub(r"^(\w+::)+", "", url).split("::")  # without the `simplecache` of `simplecache::s3://…`
+    if "://" not in links[0]:  # a data URI lies nowhere
+        return file, ("", "")
+    link = urljoin(links[0], ".") if links[0].startswith(WEB) else links[0]
     scheme, _, path = link.partition("://")
-    return _Folder(f"{scheme}://", posixpath.dirname(path), "".join(f"::{link}" for link in links[1:]))
+    return file, (f"{scheme}://{posixpath.join(posixpath.dirname(path), '')}", "".join(f"::{to}" for to in links[1:]))
 
 
-class _Lines:
-    """The lines of a file, with their ends, as text; the last few can be taken back. `start` is the row's first."""
+class _Lines(Iterator[str]):
+    """The lines of a file, with their ends, row by row; those of the row that is being read can be taken back."""
 
-    def __init__(self, file: BinaryIO, where: str) -> None:
-        self.where = where
-        self.start = 1
+    def __init__(self, file: BinaryIO, url: str) -> None:
+        self.url = url
+        self._start = 1
         self._row: list[bytes] = []
-        self._back: deque[bytes] = deque()
-        self._lines = _split(file, where)
-
-    def __iter__(self) -> Iterator[str]:
-        return self
+        self._back: list[bytes] = []
+        self._ahead = _split(file, url)
 
     def __next__(self) -> str:
-        line = self._back.popleft() if self._back else next(self._lines)
-        self._row.append(line)
+        self._row.append(self._back.pop() if self._back else next(self._ahead))
         if len(self._row) > MAX_ROW_LINES or sum(map(len, self._row)) > MAX_ROW_BYTES:
             quote = "; is a quote left open on this line?" if len(self._row) > 1 else ""
-            raise _TooLongError(f"more than {MAX_ROW_BYTES // 1000} kB or {MAX_ROW_LINES} lines in one row{quote}")
-        return line.decode(errors="surrogateescape")  # told with the cell, and rows are found all the same
+            raise csv.Error(f"over {MAX_ROW_BYTES // 1000} kB or {MAX_ROW_LINES} lines in a row{quote}")
+        return self._row[-1].decode(errors="surrogateescape")  # what is not UTF-8 is told with its cell
 
     def next_row(self) -> int:
-        """Begin a row: the number of its first line."""
-        self.start += len(self._row)
+        self._start += len(self._row)
         self._row.clear()
-        return self.start
+        return self._start
 
-    def take_back(self, keep: int) -> None:
-        """Have all lines of this row but the first few come again."""
-        self._back.extendleft(reversed(self._row[keep:]))
-        del self._row[keep:]
+    def take_back(self, first: int) -> None:
+        """Have the lines of this row come again, from the one at this index on."""
+        self._back += reversed(self._row[first:])
+        del self._row[first:]
 
     def peek(self) -> str:
-        """The first line with content, stripped.
-
-        Raises:
-            BadInput: where there is none, or it is no text.
-        """
-        line = ""
-        while not line:
-            self.next_row()
-            try:
-                line = next(self).strip()
-            except (StopIteration, _TooLongError) as error:
-                raise BadInput(f"{self.where}: {error or 'the manifest is empty'}") from None
-        if _SURROGATE.search(line) or "\0" in line:
-            raise BadInput(f"{self.where}: not a text in UTF-8 (at line {self.start})")
+        """The first line with content, stripped; it comes again."""
+        try:
+            while not (line := next(self).strip()):
+                self.next_row()
+        except (StopIteration, csv.Error) as error:
+            raise _bad(self.url, str(error) or "the manifest has no rows") from None
+        if re.search("[\0\ud800-\udfff]", line):
+            raise _bad(self.url, f"not a text in UTF-8 (at line {self._start})")
         self.take_back(0)
         return line
 
 
-class _TooLongError(Exception):
-    """A row is longer than any row may be."""
-
-
-def _split(file: BinaryIO, where: str) -> Iterator[bytes]:
-    """The lines, ended by LF, CR LF or CR, without a BOM; of one that is too long, hardly more than makes it so."""
-    rest, began = b"", False
-    while chunk := _read(file, where):
+def _split(file: BinaryIO, url: str) -> Iterator[bytes]:
+    """The lines, ended by LF, CR LF or CR, without a BOM; of one that is too long, little more than makes it so."""
+    rest, bom = b"", b"\xef\xbb\xbf"
+    while True:
+        try:
+            chunk = file.read(CHUNK_BYTES)
+        except Exception as error:  # noqa: BLE001 - each filesystem behind fsspec raises its own kinds
+            raise _unreadable(url, error) from None
         lines = (rest + chunk).splitlines(keepends=True)
-        rest = b"" if lines[-1].endswith(b"\n") else lines.pop()  # a CR may be half of an end
+        rest = lines.pop() if chunk and not lines[-1].endswith(b"\n") else b""  # a CR may be half of an end
         for line in lines:
-            yield line if began else line.removeprefix(b"\xef\xbb\xbf")
-            began = True
+            yield line.removeprefix(bom)
+            bom = b""
+        if not chunk:
+            return
         if len(rest) > MAX_ROW_BYTES:
-            if not began:
-                raise BadInput(f"{where}: its first line has over {MAX_ROW_BYTES // 1000} kB; that is no manifest")
+            if bom:
+                raise _bad(url, f"over {MAX_ROW_BYTES // 1000} kB in its first line; that is no manifest")
             rest = rest[:MAX_ROW_BYTES] + rest[-1:]
-    if rest:
-        yield rest if began else rest.removeprefix(b"\xef\xbb\xbf")
 
 
-def _read(file: BinaryIO, where: str) -> bytes:
-    try:
-        return file.read(CHUNK_BYTES)
-    except Exception as error:  # noqa: BLE001 - each filesystem behind fsspec raises its own kinds
-        raise _unreadable(error, "", where) from None
-
-
-def _objects(lines: _Lines, first: str) -> Iterator[tuple[int, _Fields | str]]:
-    """The rows of a JSONL, each by its number: what it says, or what is wrong with it."""
-    if first in {"{", "["}:
-        raise BadInput(f"{lines.where}: JSON that goes over several lines; write one object a line (JSONL)")
+def _rows(lines: _Lines) -> Iterator[tuple[int, Fields | str]]:
+    """Rows by their number: what each says, or why that cannot be told."""
+    first = lines.peek()
+    ending = posixpath.splitext(public_url(lines.url).split("::")[0])[1].lower()
+    jsonl = ending in JSONL_ENDINGS or (ending not in CSV_ENDINGS and first[0] in "{[#")
+    if jsonl and first in {"{", "["}:
+        raise _bad(lines.url, "JSON over several lines; write one object a line (JSONL)")
+    take: Callable[[], Fields | None] = (lambda: _object(next(lines))) if jsonl else _cells(lines, first)
     while True:
         number = lines.next_row()
         try:
-            text = next(lines).strip()
+            fields: Fields | str | None = take()
         except StopIteration:
             return
-        except _TooLongError as error:
-            yield number, str(error)
-            continue
-        if text and not text.startswith("#"):
-            yield number, _object(text)
+        except (csv.Error, ValueError) as error:
+            if isinstance(error, csv.Error):
+                lines.take_back(1)  # the further lines may be rows by themselves
+            fields = f"it cannot be read: {error}"
+        if fields is not None:
+            yield number, fields
 
 
-def _object(text: str) -> _Fields | str:
+def _object(line: str) -> Fields | None:
+    """What a row of a JSONL says; None is one without content."""
+    text = line.strip()
+    if not text or text.startswith("#"):
+        return None
+    if not isinstance(value := _json(text), dict):
+        raise ValueError(f"not an object in {{}}, but {reprlib.repr(value)}")  # noqa: TRY004 - a problem of the row
+    return value | ({"images": [value["images"]]} if isinstance(value.get("images"), str) else {})
+
+
+def _json(text: str) -> object:
+    def once(pairs: list[tuple[str, object]]) -> Fields:
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("a key is there twice")  # either could be meant
+        # Pydantic would take true for 1.
+        return {key: str(said) if isinstance(said, bool) else said for key, said in pairs if said not in (None, "")}
+
     try:
-        value = json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError as error:
-        return f"not valid JSON: {error.msg} (column {error.colno})"
+        return json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        return f"not valid JSON: {error}"
-    return value if isinstance(value, dict) else f"not an object such as {{…}}, but {reprlib.repr(value)}"
+        raise ValueError(f"not valid JSON: {error}".replace("line 1 ", "")) from None
 
 
-def _once(pairs: list[tuple[str, object]]) -> _Fields:
-    """The object; a key that is there twice could mean either."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("a key is there twice")
-    return made
-
-
-def _cells(lines: _Lines, first: str) -> Iterator[tuple[int, _Fields | str]]:
-    """The rows of a CSV, each by its number: what it says, or what is wrong with it."""
-    delimiter = max(",;\t", key=lambda mark: sum(_column(cell) in KEYS for cell in first.split(mark)))
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-    columns: list[str] = []
-    while True:
-        number = lines.next_row()
-        try:
-            cells = [cell.strip() for cell in next(reader)]
-        except StopIteration:
-            return
-        except (csv.Error, _TooLongError) as error:
-            if not columns:
-                raise BadInput(f"{lines.where}: line {number} has to name the columns: {error}") from None
-            lines.take_back(1)  # they may be rows by themselves
-            yield number, f"not valid CSV: {error}"
-            continue
-        if not any(cells):
-            continue
-        if not columns:
-            columns = _columns(cells, lines.where)
-        elif any(cell for cell, column in zip(cells, columns, strict=False) if not column) or any(cells[len(columns) :]):
-            yield number, f"more cells than columns ({len(columns)}); a cell that holds {delimiter!r} needs quotes"
-        else:
-            yield number, dict(zip(columns, cells, strict=False))
-
-
-def _column(cell: str) -> str:
-    return cell.strip().strip('"').strip().lower()
-
-
-def _columns(cells: list[str], where: str) -> list[str]:
-    """What the first row of a CSV names; a column may be without a name, as long as it is empty.
-
-    Raises:
-        BadInput: naming what is missing, what is there twice and what is unknown.
-    """
-    columns = [_column(cell) for cell in cells]
-    problems = [f"there is no column {key}" for key in REQUIRED if key not in columns]
+def _cells(lines: _Lines, first: str) -> Callable[[], Fields | None]:
+    """What takes the next row of a CSV whose first line is `first`; None is one without content."""
+    bare = first.lower().replace('"', "").replace(" ", "")
+    delimiter = max(",;\t", key=lambda mark: len({*KEYS}.intersection(bare.split(mark))))
+    header = next(csv.reader([next(lines)], delimiter=delimiter, skipinitialspace=True))
+    columns = [cell.strip().lower() for cell in header]
+    problems = [f"there is no column {key}" for key in ("effect", "images") if key not in columns]
     problems += [f"the column {key} is there twice" for key in KEYS if columns.count(key) > 1]
-    problems += _unknown("column", [column for column in columns if column])
+    problems += [f"unknown column {reprlib.repr(name)}: {_meant(name)}" for name in columns if name not in (*KEYS, "")]
     if problems:
-        raise BadInput([f"{where}: the first row has to name the columns: {problem}" for problem in problems])
-    return columns
+        raise _bad(lines.url, *(f"the first row has to name the columns: {problem}" for problem in problems[:MAX_TOLD]))
+
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+
+    def take() -> Fields | None:
+        cells = [cell.strip() for cell in next(reader)]
+        if any(cell and not name for name, cell in zip_longest(columns, cells, fillvalue="")):
+            raise ValueError(f"there is a cell without a column; one that contains {delimiter!r} has to be in quotes")
+        fields: Fields = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
+        if images := str(fields.get("images", "")):
+            listed = (part.strip() for part in re.split(r"[|\r\n]", images))
+            fields["images"] = _json(images) if images.startswith("[") else [part for part in listed if part]
+        return fields or None
+
+    return take
 
 
-def _unknown(word: str, names: Iterable[str]) -> list[str]:
-    unknown = [name for name in names if name not in KEYS]
-    problems = []
-    for name in unknown[:MAX_UNKNOWN_SHOWN]:
-        close = difflib.get_close_matches(name[:MAX_NAME_CHARACTERS].strip().lower(), KEYS, n=1)
-        meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(KEYS)}"
-        problems.append(f"unknown {word} {reprlib.repr(name)}: {meant}")
-    more = len(unknown) - MAX_UNKNOWN_SHOWN
-    return [*problems, f"… and {more} more unknown {word}s"] if more > 0 else problems
+def _meant(name: str) -> str:
+    close = difflib.get_close_matches(name[:MAX_NAME_CHARACTERS].lower(), KEYS, n=1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(KEYS)}"
+
+
+def _row(number: int, fields: Fields | str, catalogue: Catalogue, default_model: str, place: tuple[str, str]) -> Row:
+    """The row, with every problem that it has."""
+    if isinstance(fields, str):
+        return Row(number, f"row {number}", None, (fields,))
+    bad = {key: f"unknown key {reprlib.repr(key)}: {_meant(key)}" for key in fields if key not in KEYS}
+    try:
+        wish = _Wish.model_validate(fields)
+    except ValidationError as error:
+        for issue in error.errors(include_url=False):
+            bad.setdefault(str(issue["loc"][0]), _told(issue))
+        # What was told gets a stand-in, so that the rest is told as well.
+        effect = catalogue.effects.get(str(fields.get("effect")))
+        stand_in = {"effect": "?", "images": ["?"] * (effect.images if effect else 1)}
+        wish = _Wish.model_validate(stand_in | {key: value for key, value in fields.items() if key not in bad})
+    images = tuple(_full(image, *place) for image in wish.images)
+    job = Job(effect=wish.effect, images=images, duration=wish.duration, model=wish.model, take=wish.take)
+    problems = list(bad.values())[:MAX_TOLD]
+    if "effect" not in bad:
+        try:
+            check_job(job, catalogue, default_model=default_model)
+        except BadInput as error:
+            problems += error.problems
+    name = wish.name or _name(() if "images" in bad else images) or f"row {number}"
+    name = "".join(mark if mark.isprintable() else "?" for mark in " ".join(name.split())[:MAX_NAME_CHARACTERS])
+    return Row(number, name, None if problems else job, tuple(problems))
+
+
+def _told(issue: ErrorDetails) -> str:
+    told = f"{issue['msg'][:1].lower()}{issue['msg'][1:]}; it is {reprlib.repr(issue['input'])}"
+    return f"{issue['loc'][0]}: {_TOLD.get(issue['type'], told)}"
+
+
+def _full(image: str, before: str, after: str) -> str:
+    """The URL of an image beside the manifest; of one that stands by itself, what it is."""
+    if _AS_IT_IS.match(image):
+        return image
+    scheme, mark, path = f"{before}{image}".partition("://")
+    if mark and image.startswith(("./", "../")):  # disks know such folders, object stores do not
+        path = posixpath.normpath(path)
+    return f"{scheme}{mark}{path}{after}"
+
+
+def _name(images: tuple[str, ...]) -> str:
+    files = (posixpath.basename(public_url(image).split("::")[0]) for image in images if not image.startswith("data:"))
+    return " + ".join(filter(None, (posixpath.splitext(file)[0] for file in files)))

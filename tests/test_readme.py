@@ -51,6 +51,7 @@ def test_the_commands_run_in_their_order(sandbox: Sandbox, prefect_api: str) -> 
     """A person who follows the README from top to bottom meets no error; one video is bought for each wish."""
     shutil.copy(COLLINS, "left.jpg")
     shutil.copy(HOPPER, "right.jpg")
+    Path("jobs.jsonl").write_text(re.findall(r'(\{"effect".*\})', README)[0] + "\n")
     for command in ONE_BY_ONE:
         if command.startswith("export "):
             continue

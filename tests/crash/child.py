@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ HOLDS = {
     "after metadata.json, before _open is removed": ("close", "before"),
 }
 """Stage to a method of the ledger, and the side of it on which to stop."""
+
+LARGEST_FILE_BYTES = "CHILD_LARGEST_FILE_BYTES"
+"""Environment variable: no file grows beyond that, as on a disk that is full or under a quota."""
 
 SHORT_PAUSES = "CHILD_SHORT_PAUSES"
 """Environment variable: the steps' pauses between their tries are short, where a test would wait for them."""
@@ -61,4 +65,6 @@ if __name__ == "__main__":
         hold(stage)
     if os.environ.get(SHORT_PAUSES):
         shorten()
+    if limit := os.environ.get(LARGEST_FILE_BYTES):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     sys.exit(main(["generate", *arguments, "--json"]))

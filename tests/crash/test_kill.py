@@ -27,7 +27,7 @@ from deployments.sandbox.server import Sandbox
 from tasks.jobs import Outcome, Summary, now
 from tasks.ledger import ClaimDocument
 from tests.conftest import COLLINS, HOPPER
-from tests.crash.child import HOLDS, SHORT_PAUSES
+from tests.crash.child import HOLDS, LARGEST_FILE_BYTES, SHORT_PAUSES
 from tests.crash.children import children, wait_until
 from tests.crash.conftest import TABLES
 
@@ -38,6 +38,19 @@ if TYPE_CHECKING:
 
 CHILD = "tests.crash.child"
 TARGET = Path("videos")
+
+STAGES = (
+    "before claim",
+    "after claim, before POST",
+    "POST in flight",
+    "after answer, before generation.json",
+    "mid-poll",
+    "mid-poll, the Prefect server",
+    "mid-download",
+    "after video.mp4, before metadata.json",
+    "after metadata.json, before _open is removed",
+)
+"""A job's life, in the order of the table."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,10 @@ ROWS: list[Row] = []
 def table(request: pytest.FixtureRequest) -> Iterator[None]:
     """What was killed where, and what it cost."""
     yield
-    rows = [(row.stage, row.killed, row.left_as, str(row.billed), row.video) for row in ROWS]
+    rows = [
+        (row.stage, row.killed, row.left_as, str(row.billed), row.video)
+        for row in sorted(ROWS, key=lambda row: STAGES.index(row.stage))
+    ]
     head = ("stage", "killed", "left as", "billed", "video after resume")
     lines = [
         f"{stage:<46}{killed:<9}{left:<11}{billed:<8}{video}" for stage, killed, left, billed, video in (head, *rows)
@@ -301,6 +317,21 @@ def test_a_target_that_is_full_keeps_the_job_open(
     assert "No space left" in document["reason"]
     assert "Traceback" not in child.errors
     (disk / "filler").unlink()
+    assert _resume(capsys).state == "completed"
+    assert sandbox.counters.submissions == 1
+
+
+def test_a_file_that_does_not_fit_keeps_the_job_open(
+    start: Start, prefect_api: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same under a quota, for which nobody needs to be root: the video is larger than any file may be."""
+    sandbox.knobs.render = True
+    child = _generate(start, prefect_api, **{SHORT_PAUSES: "1", LARGEST_FILE_BYTES: "80000"})
+    document = json.loads(child.line())
+    assert (child.wait(), document["state"]) == (1, "open")
+    assert "File too large" in document["reason"], document
+    assert "Traceback" not in child.errors
+    assert _videos() == []
     assert _resume(capsys).state == "completed"
     assert sandbox.counters.submissions == 1
 

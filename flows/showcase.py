@@ -1,0 +1,116 @@
+"""A batch in the dashboard: progress that moves, and at the end a table and the posters."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import logging
+import time
+from typing import TYPE_CHECKING, Self
+
+from PIL import Image
+from prefect.artifacts import (
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+
+from tasks.errors import EffectsError
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from tasks.jobs import BatchSummary, RowOutcome
+    from tasks.workspace import Workspace
+
+log = logging.getLogger("effects")
+
+UPDATE_PAUSE_S = 2.0
+"""Between two updates of the progress: each is a request to the server."""
+
+POSTERS = 24
+POSTER_SIDE = 120
+TABLE_ROWS = 1000
+"""An artifact is one row of the server's database: longer tables lie in the JSON of the command."""
+
+
+class Showcase:
+    """What the dashboard shows of one batch.
+
+    Args:
+        progress: id of the progress artifact.
+        rows: how many rows there are.
+    """
+
+    def __init__(self, progress: UUID, rows: int, workspace: Workspace) -> None:
+        self._progress, self._rows, self._workspace = progress, rows, workspace
+        self._ended, self._shown_at = 0, 0.0
+
+    @classmethod
+    async def begin(cls, rows: int, workspace: Workspace) -> Self:
+        """Show that nothing is done yet."""
+        progress = await acreate_progress_artifact(0.0, description=f"of {rows} rows")
+        return cls(progress, rows, workspace)
+
+    async def row_ended(self, outcome: RowOutcome) -> None:
+        """Count a row; the progress moves every so often."""
+        self._ended += 1
+        about = {"effect": outcome.name, "batch": (self._ended, self._rows, outcome)}
+        log.info("%s", f"{outcome.state}: {outcome.reason}" if outcome.reason else outcome.state, extra=about)
+        now = time.monotonic()
+        if now - self._shown_at >= UPDATE_PAUSE_S:
+            self._shown_at = now
+            await self._show()
+
+    async def end(self, summary: BatchSummary) -> None:
+        """Show what it all came to."""
+        await self._show()
+        await acreate_table_artifact(
+            [
+                {
+                    "row": outcome.row,
+                    "name": outcome.name,
+                    "effect": outcome.effect,
+                    "state": outcome.state,
+                    "seconds": outcome.seconds,
+                    "US$": outcome.cost_usd,
+                    "video": outcome.video or outcome.reason,
+                }
+                for outcome in summary.rows[:TABLE_ROWS]
+            ],
+            key="batch-rows",
+            description=f"{summary.line}; ${summary.cost_usd:.2f}",
+        )
+        await acreate_markdown_artifact(await self._markdown(summary), key="batch-summary")
+
+    async def _show(self) -> None:
+        await aupdate_progress_artifact(self._progress, progress=round(100 * self._ended / self._rows, 1))
+
+    async def _markdown(self, summary: BatchSummary) -> str:
+        counts = "\n".join(f"| {state} | {count} |" for state, count in summary.counts.items())
+        shown = [outcome for outcome in summary.rows if outcome.video][:POSTERS]
+        pictures = await asyncio.gather(*(self._picture(outcome) for outcome in shown))
+        return (
+            f"**{summary.line}** · ${summary.cost_usd:.2f} in this run\n\n"
+            f"| state | rows |\n| --- | ---: |\n{counts}\n\n" + " ".join(filter(None, pictures))
+        )
+
+    async def _picture(self, outcome: RowOutcome) -> str:
+        path = f"{outcome.effect}/{outcome.job_id}/poster.jpg"
+        try:
+            poster = await self._workspace.ledger.storage.read(path)
+        except EffectsError:
+            return ""  # the table says the rest
+        if not poster:
+            return ""
+        return f"![{outcome.effect}](data:image/jpeg;base64,{await asyncio.to_thread(_thumbnail, poster)})"
+
+
+def _thumbnail(poster: bytes) -> str:
+    small = io.BytesIO()
+    with Image.open(io.BytesIO(poster)) as picture:
+        picture.thumbnail((POSTER_SIDE, POSTER_SIDE))
+        picture.save(small, "JPEG", quality=70)
+    return base64.b64encode(small.getvalue()).decode()

@@ -1,0 +1,160 @@
+"""Many videos from a manifest: every row accounted for, nothing paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from deployments.cli import main
+from deployments.sandbox.faults import Fault
+from flows.batch import generate_batch
+from flows.outcomes import carried
+from tasks.jobs import BatchSummary
+from tests.conftest import CHELSEA, COLLINS, HOPPER
+
+if TYPE_CHECKING:
+    from deployments.sandbox.server import Sandbox
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+KEYS = ["state", "job_id", "effect", "generation_id", "attempt", "video", "metadata", "cost_usd", "seconds", "reason"]
+
+
+def _manifest(rows: list[dict[str, object]], name: str = "jobs.jsonl") -> str:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return name
+
+
+def _squish(take: int, **more: object) -> dict[str, object]:
+    return {"effect": "squish", "images": [CHELSEA], "take": take, "name": f"cat {take}", **more}
+
+
+async def _run(manifest: str, **changes: object) -> BatchSummary:
+    state = await generate_batch(manifest, **changes, return_state=True)  # type: ignore[arg-type]
+    return carried(state, BatchSummary)
+
+
+@pytest.mark.timeout(240)
+async def test_two_hundred_rows_are_all_accounted_for(sandbox: Sandbox) -> None:
+    """20 bad rows, 10 that ask for the same again, a provider that fails one in ten: the counts sum to 200."""
+    good = [_squish(take) for take in range(170)]
+    bad: list[dict[str, object]] = [{"effect": "squash", "images": [CHELSEA]} for _ in range(10)]
+    bad += [{"effect": "hug", "images": [COLLINS]} for _ in range(5)] + [_squish(0, duration=7) for _ in range(5)]
+    again = [_squish(take) for take in range(10)]
+    sandbox.knobs.balance_usd = 1000.0
+    sandbox.knobs.faults = [Fault(kind="error_text", rate=0.1)]
+    sandbox.knobs.seed = 1
+    summary = await _run(_manifest(good + bad + again))
+    assert sum(summary.counts.values()) == len(summary.rows) == 200
+    assert [row.row for row in summary.rows] == list(range(1, 201))
+    assert summary.counts["rejected"] == 20
+    assert summary.counts["completed"] + summary.counts.get("failed", 0) == 170
+    assert summary.counts["reused"] + summary.counts.get("failed", 0) >= 10
+    assert max(sandbox.counters.billed_by_client_request_id.values()) == 1
+    videos = {row.job_id for row in summary.rows if row.video}
+    paid_and_made = {g.order.client_request_id for g in sandbox.book if g.outcome == "video"}
+    assert len(paid_and_made) == len(videos)
+    assert summary.cost_usd == pytest.approx(0.515 * len(videos), abs=0.01)
+
+
+async def test_no_more_jobs_are_under_way_than_allowed(sandbox: Sandbox) -> None:
+    """`max_in_flight` is kept, and used."""
+    sandbox.knobs.generate_seconds = 1.0
+    summary = await _run(_manifest([_squish(take) for take in range(12)]), max_in_flight=4)
+    assert summary.counts == {"completed": 12}
+    assert sandbox.counters.peak_open == 4
+
+
+async def test_account_trouble_stops_the_rest_and_a_later_run_goes_on(sandbox: Sandbox) -> None:
+    """Out of credits after a few: the others are deferred, none is lost, none is paid for twice."""
+    manifest = _manifest([_squish(take) for take in range(12)])
+    sandbox.knobs.balance_usd = 1.6
+    first = await _run(manifest, max_in_flight=1)
+    assert first.counts == {"deferred": 9, "completed": 3}
+    assert sandbox.counters.submissions == 4
+    sandbox.knobs.balance_usd = 50.0
+    second = await _run(manifest)
+    assert second.counts == {"completed": 9, "reused": 3}
+    assert sandbox.counters.billed == 12
+
+
+async def test_the_budget_is_kept_with_many_at_once(sandbox: Sandbox) -> None:
+    """$2.10 buys four videos of $0.515, however many are under way."""
+    summary = await _run(_manifest([_squish(take) for take in range(10)]), budget_usd=2.1)
+    assert summary.counts == {"deferred": 6, "completed": 4}
+    assert sandbox.counters.billed == 4
+    assert summary.cost_usd == pytest.approx(2.06)
+
+
+async def test_the_dashboard_shows_progress_a_table_and_posters(sandbox: Sandbox, prefect_api: str) -> None:
+    """Artifacts: the progress that moved, a row for each row, the posters; task runs are named after the rows."""
+    rows = [_squish(1, name="Friday cat"), {"effect": "hug", "images": [COLLINS, HOPPER], "name": "crew"}]
+    rows.append({"effect": "hug", "images": [COLLINS], "name": "alone"})
+    state = await generate_batch(_manifest(rows), return_state=True)
+    assert sandbox.counters.billed == 2
+    assert state.name == "Failed"
+    assert state.message == "2 completed, 1 rejected"
+    run_id = str(state.state_details.flow_run_id)
+    wanted = {"flow_runs": {"id": {"any_": [run_id]}}}
+    async with httpx.AsyncClient(base_url=prefect_api) as api:
+        artifacts = {a["type"]: a for a in (await api.post("/artifacts/filter", json=wanted)).json()}
+        for _ in range(50):
+            names = {run["name"] for run in (await api.post("/task_runs/filter", json=wanted)).json()}
+            if len(names) >= 10:
+                break
+            await asyncio.sleep(0.2)
+    assert artifacts["progress"]["data"] == 100.0
+    table = json.loads(artifacts["table"]["data"])
+    assert [(row["name"], row["state"]) for row in table] == [
+        ("Friday cat", "completed"),
+        ("crew", "completed"),
+        ("alone", "rejected"),
+    ]
+    assert "hug needs two images" in table[2]["video"]
+    assert artifacts["markdown"]["data"].count("data:image/jpeg;base64,") == 2
+    assert {"poll Friday cat", "submit crew", "persist Friday cat"} <= names
+
+
+def test_the_command_prints_one_document(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts, cost, and a row for each row with its name; bad rows are told with their numbers before anything."""
+    manifest = _manifest([_squish(0), {"effect": "hug", "images": [COLLINS], "name": "alone"}])
+    assert main(["batch", manifest, "--json"]) == 2
+    told = capsys.readouterr()
+    document = json.loads(told.out)
+    assert list(document) == ["counts", "cost_usd", "rows"]
+    assert document["counts"] == {"completed": 1, "rejected": 1}
+    assert set(document["rows"][0]) == {*KEYS, "name", "row"}
+    assert "row 2: hug needs two images" in told.err
+    assert sandbox.counters.billed == 1
+
+
+def test_a_dry_run_prints_the_table_and_sends_nothing(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    """Videos, price each, sum, reused; the same job twice is one video."""
+    manifest = _manifest(
+        [_squish(0), _squish(1), _squish(1), {"effect": "hug", "images": [COLLINS, HOPPER], "duration": 10}]
+    )
+    assert main(["generate", "squish", CHELSEA]) == 0
+    capsys.readouterr()
+    assert main(["batch", manifest, "--dry-run"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["hug", "1", "$1.03", "$1.03", "0"] in lines
+    assert ["squish", "1", "$0.52", "$0.52", "2"] in lines
+    assert ["2", "$1.54"] in lines
+    assert sandbox.counters.billed == 1
+
+
+@pytest.mark.parametrize(("name", "content", "word"), [("gone.jsonl", None, "gone.jsonl"), ("empty.csv", "", "empty")])
+def test_a_manifest_that_cannot_be_read_is_bad_input(
+    name: str, content: str | None, word: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, exit code 2."""
+    if content is not None:
+        Path(name).write_text(content)
+    assert main(["batch", name, "--dry-run"]) == 2
+    assert word in capsys.readouterr().err
+    assert sandbox.counters.submissions == 0
