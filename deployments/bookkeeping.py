@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from tasks.settings import Settings
     from tasks.survey import Entry
 
-DONE, FAILED, BAD_INPUT = 0, 1, 2
-THERE = {"completed", "reused"}
+DONE = 0
 AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 

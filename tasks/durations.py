@@ -62,6 +62,9 @@ than two modes run into one."""
 EARLIEST_SIGMAS, EARLIEST_SHARE = 3.0, 0.5
 """Nothing is over earlier than three sigmas under the prior's median, or half of the fastest seen if that is less."""
 
+SOONEST_S = 0.01
+"""Nothing at all is over earlier: logarithms need a floor."""
+
 CELL, CELLS = 0.0125, 400
 """The grid's cells are 1.25% wide, a tenth to a fifth of the distance between looks; wider where they'd be too many."""
 
@@ -92,7 +95,7 @@ class Belief(NamedTuple):
 def earliest_s(history: Sequence[Took], prior: Prior = PRIOR) -> float:
     """Nothing is believed to be over before this."""
     plausible = prior.median_s * math.exp(-EARLIEST_SIGMAS * prior.sigma)
-    return min([plausible, *(EARLIEST_SHARE * took.by_s for took in history if took.by_s > 0)])
+    return max(SOONEST_S, min([plausible, *(EARLIEST_SHARE * took.by_s for took in history if took.by_s > 0)]))
 
 
 def believe(history: Sequence[Took], prior: Prior, horizon_s: float) -> Belief:

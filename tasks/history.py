@@ -22,7 +22,7 @@ KEPT = 100
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Wait(BaseModel):
+class Waited(BaseModel):
     """One generation, as its looks saw it.
 
     Attributes:
@@ -53,13 +53,13 @@ class Wait(BaseModel):
         return Took(self.after_s, math.inf if self.by_s is None else self.by_s)
 
 
-def _readable(rows: object) -> list[Wait]:
+def _readable(rows: object) -> list[Waited]:
     if not isinstance(rows, (list, tuple)):
         return []
     waits = []
     for row in rows:
         try:
-            waits.append(Wait.model_validate(row))
+            waits.append(Waited.model_validate(row))
         except ValidationError:
             continue
     return waits
@@ -77,11 +77,11 @@ class History(BaseModel):
     model: str
     effect: str
     duration: int
-    waits: Annotated[tuple[Wait, ...], BeforeValidator(_readable)] = ()
+    waits: Annotated[tuple[Waited, ...], BeforeValidator(_readable)] = ()
 
     def model_post_init(self, _context: Any, /) -> None:  # noqa: ANN401 - pydantic's own signature
         """Whoever wrote the waits: in order, each once, the latest only."""
-        once: dict[str, Wait] = {}
+        once: dict[str, Waited] = {}
         for wait in self.waits:
             known = once.get(wait.generation_id)
             once[wait.generation_id] = wait if known is None else min(wait, known, key=_vague)
@@ -110,7 +110,7 @@ class History(BaseModel):
         """As `tasks.looks.plan_looks` takes them."""
         return tuple(wait.took for wait in self.waits)
 
-    def with_wait(self, wait: Wait) -> History:
+    def with_wait(self, wait: Waited) -> History:
         """The same and one more."""
         return History(**_key(self), waits=(*self.waits, wait))
 
@@ -129,6 +129,6 @@ def _key(history: History) -> dict[str, Any]:
     return history.model_dump(include={"model", "effect", "duration"})
 
 
-def _vague(wait: Wait) -> tuple[float, float, datetime]:
+def _vague(wait: Waited) -> tuple[float, float, datetime]:
     """The narrower the better: a generation that was given up and found done later was done later."""
     return wait.took.by_s - wait.after_s, wait.took.by_s, wait.at

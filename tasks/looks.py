@@ -50,7 +50,7 @@ def plan_looks(
 ) -> tuple[float, ...]:
     """When to look, in seconds since the submission: rising, at most `MOST_LOOKS`, the last at `timeout_s`.
 
-    The same arguments but for `elapsed_s` share one calculation (2 to 4 ms); what is left of it costs microseconds.
+    The same arguments but for `elapsed_s` share one calculation of 2 to 6 ms, after which a plan costs microseconds.
 
     Args:
         history: earlier waits for the same model, effect and duration, oldest first.

@@ -285,7 +285,9 @@ def _cells(lines: _Lines, first: str) -> Callable[[], Fields | None]:
 
     def take() -> Fields | None:
         cells = [cell.strip() for cell in next(reader)]
-        if any(cell and not name for name, cell in zip_longest(columns, cells, fillvalue="")):
+        if (len(cells) > len(columns) or "" in columns) and any(
+            cell and not name for name, cell in zip_longest(columns, cells, fillvalue="")
+        ):
             raise ValueError(f"there is a cell without a column; one that contains {delimiter!r} has to be in quotes")
         fields: Fields = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
         if images := str(fields.get("images", "")):
@@ -323,9 +325,9 @@ def _row(number: int, fields: Fields | str, catalogue: Catalogue, default_model:
             check_job(job, catalogue, default_model=default_model)
         except BadInput as error:
             problems += error.problems
-    name = wish.name or _name(() if "images" in bad else images) or f"row {number}"
-    name = "".join(mark if mark.isprintable() else "?" for mark in " ".join(name.split())[:MAX_NAME_CHARACTERS])
-    return Row(number, name, None if problems else job, tuple(problems))
+    name = " ".join((wish.name or _name([] if "images" in bad else wish.images) or f"row {number}").split())
+    name = name if name.isprintable() else repr(name)[1:-1]
+    return Row(number, name[:MAX_NAME_CHARACTERS], None if problems else job, tuple(problems))
 
 
 def _told(issue: ErrorDetails) -> str:
@@ -343,6 +345,7 @@ def _full(image: str, before: str, after: str) -> str:
     return f"{scheme}{mark}{path}{after}"
 
 
-def _name(images: tuple[str, ...]) -> str:
-    files = (posixpath.basename(public_url(image).split("::")[0]) for image in images if not image.startswith("data:"))
-    return " + ".join(filter(None, (posixpath.splitext(file)[0] for file in files)))
+def _name(images: list[str]) -> str:
+    shown = (public_url(image).split("::")[0] if ":" in image else image for image in images if image[:5] != "data:")
+    files = [path.rpartition("/")[2] for path in shown]
+    return " + ".join([file.rpartition(".")[0] or file for file in files if file])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -35,8 +35,8 @@ def _squish(take: int, **more: object) -> dict[str, object]:
 
 
 async def _run(manifest: str, **changes: object) -> BatchSummary:
-    state = await generate_batch(manifest, **changes, return_state=True)  # type: ignore[arg-type]
-    return carried(state, BatchSummary)
+    run: Any = generate_batch
+    return carried(await run(manifest, **changes, return_state=True), BatchSummary)
 
 
 @pytest.mark.timeout(240)
@@ -44,7 +44,8 @@ async def test_two_hundred_rows_are_all_accounted_for(sandbox: Sandbox) -> None:
     """20 bad rows, 10 that ask for the same again, a provider that fails one in ten: the counts sum to 200."""
     good = [_squish(take) for take in range(170)]
     bad: list[dict[str, object]] = [{"effect": "squash", "images": [CHELSEA]} for _ in range(10)]
-    bad += [{"effect": "hug", "images": [COLLINS]} for _ in range(5)] + [_squish(0, duration=7) for _ in range(5)]
+    bad += [{"effect": "hug", "images": [COLLINS]} for _ in range(5)]
+    bad += [_squish(0, duration=7) for _ in range(5)]
     again = [_squish(take) for take in range(10)]
     sandbox.knobs.balance_usd = 1000.0
     sandbox.knobs.faults = [Fault(kind="error_text", rate=0.1)]
@@ -93,7 +94,10 @@ async def test_the_budget_is_kept_with_many_at_once(sandbox: Sandbox) -> None:
 
 async def test_the_dashboard_shows_progress_a_table_and_posters(sandbox: Sandbox, prefect_api: str) -> None:
     """Artifacts: the progress that moved, a row for each row, the posters; task runs are named after the rows."""
-    rows = [_squish(1, name="Friday cat"), {"effect": "hug", "images": [COLLINS, HOPPER], "name": "crew"}]
+    rows: list[dict[str, object]] = [
+        _squish(1) | {"name": "Friday cat"},
+        {"effect": "hug", "images": [COLLINS, HOPPER], "name": "crew"},
+    ]
     rows.append({"effect": "hug", "images": [COLLINS], "name": "alone"})
     state = await generate_batch(_manifest(rows), return_state=True)
     assert sandbox.counters.billed == 2

@@ -8,136 +8,35 @@ from __future__ import annotations
 import math
 import random
 import sys
-from functools import cache
-from itertools import pairwise
-from statistics import NormalDist, mean, median
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import accumulate, pairwise
+from statistics import mean, median
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.durations import PRIOR, Prior, Took, believe, earliest_s
-from tasks.looks import JITTER, MOST_LOOKS, delays_s, jittered, plan_looks
+from tasks.looks import JITTER, MOST_LOOKS, _best, _cost, _Table, delays_s, jittered, plan_looks
+from tests.waits import (
+    LOOP,
+    SHAPES,
+    TWO_MODES,
+    Truth,
+    at_lateness,
+    best,
+    history,
+    learned,
+    log_normal,
+    outcome,
+    run,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-TIMEOUT_S = 1200.0
-LOOP = tuple(10.0 * (look + 1) for look in range(int(TIMEOUT_S / 10)))
-"""What the mission describes: every ten seconds."""
-
-SEEDS = range(15)
-NORMAL = NormalDist()
-
-
-class Truth(NamedTuple):
-    """A mixture of log-normal durations: weight, median in seconds and sigma of each part."""
-
-    parts: tuple[tuple[float, float, float], ...]
-
-    def done(self, at_s: float) -> tuple[float, float]:
-        """The probability of being over by then, and the integral of the durations over that."""
-        share = ended = 0.0
-        for weight, middle, sigma in self.parts if at_s > 0 else ():
-            z = math.log(at_s / middle) / sigma
-            share += weight * NORMAL.cdf(z)
-            ended += weight * middle * math.exp(sigma**2 / 2) * NORMAL.cdf(z - sigma)
-        return share, ended
-
-    def draw(self, chance: random.Random) -> float:
-        [(_, middle, sigma)] = chance.choices(self.parts, [part[0] for part in self.parts])
-        return middle * math.exp(sigma * chance.gauss())
-
-
-def log_normal(median_s: float, sigma: float = 0.35) -> Truth:
-    return Truth(((1.0, median_s, sigma),))
-
-
-TWO_MODES = Truth(((0.6, 90.0, 0.2), (0.4, 240.0, 0.2)))
-SHAPES = {
-    "sigma 0.35": log_normal(150),
-    "sigma 0.6": log_normal(150, 0.6),
-    "two modes": TWO_MODES,
-    "median 60": log_normal(60),
-    "median 300": log_normal(300),
-}
-
-
-class Outcome(NamedTuple):
-    """What is to be expected of a plan: looks a job, and seconds that a finished video lies unseen."""
-
-    looks: float
-    late_s: float
-
-    def cost(self, price_s: float) -> float:
-        return self.looks * price_s + self.late_s
-
-
-def outcome(looks: Sequence[float], truth: Truth) -> Outcome:
-    """Exact, by summing over the looks. What outlasts the last of them costs every look and is never late."""
-    marks = [(0.0, 0.0, 0.0), *((look, *truth.done(look)) for look in looks)]
-    count = late = 0.0
-    for number, ((_, before, ended_before), (look, done, ended)) in enumerate(pairwise(marks), start=1):
-        count += number * (done - before)
-        late += look * (done - before) - (ended - ended_before)
-    return Outcome(count + len(looks) * (1 - marks[-1][1]), late)
-
-
-@cache
-def best(truth: Truth, price_s: float) -> tuple[float, ...]:
-    """The plan of who knows the truth: plain dynamic programming, second by second, no two looks 250 s apart."""
-    end = int(TIMEOUT_S)
-    done, ended = zip(*(truth.done(at) for at in range(end + 1)), strict=True)
-    costs, following = [0.0] * (end + 1), [end] * (end + 1)
-    for i in range(end - 1, -1, -1):
-        options = [
-            (at * (done[at] - done[i]) - ended[at] + costs[at], at) for at in range(i + 1, min(i + 251, end + 1))
-        ]
-        cost, following[i] = min(options)
-        costs[i] = cost + ended[i] + price_s * (1 - done[i])
-    looks, at = [], 0
-    while at < end:
-        at = following[at]
-        looks.append(float(at))
-    return tuple(looks)
-
-
-def at_lateness(late_s: float, plan: Callable[[float], Sequence[float]], truth: Truth) -> tuple[float, Outcome]:
-    """The highest price at which a plan's looks are no later than that, to a few per cent, and what comes of it."""
-    low, high = 0.05, 5.0
-    for _ in range(9):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if outcome(plan(middle), truth).late_s <= late_s else (low, middle)
-    return low, outcome(plan(low), truth)
-
-
-@cache
-def history(truth: Truth, seed: int, count: int = 50) -> tuple[Took, ...]:
-    chance = random.Random(seed)  # noqa: S311
-    return tuple(Took.exactly(truth.draw(chance)) for _ in range(count))
-
-
-def learned(waits: Sequence[Took], price_s: float) -> tuple[float, ...]:
-    return plan_looks(waits, timeout_s=TIMEOUT_S, price_of_a_look_s=price_s)
-
-
-def seen(looks: Sequence[float], took_s: float) -> Took:
-    """A wait as it is known afterwards: between two looks."""
-    return next(
-        (Took(before, look) for before, look in pairwise((0.0, *looks)) if took_s <= look), Took(looks[-1], math.inf)
-    )
-
-
-def run(truth: Truth, waits: Sequence[Took], seed: int, *, jobs: int, price_s: float = 1.0) -> list[float]:
-    """Job after job, each planned from what the looks at those before it saw: the expected costs of their plans."""
-    chance, known, costs = random.Random(seed), list(waits), []  # noqa: S311
-    for _ in range(jobs):
-        looks = learned(known[-100:], price_s)
-        costs.append(outcome(looks, truth).cost(price_s))
-        known.append(seen(looks, truth.draw(chance)))
-    return costs
-
+SEEDS = range(12)
+"""As many histories are drawn."""
 
 # The figures
 
@@ -167,7 +66,7 @@ def test_the_simulation_gives_the_figures_that_are_known() -> None:
 
 @pytest.mark.parametrize("shape", ["sigma 0.35", "two modes"])
 def test_as_early_as_the_loop_with_seven_tenths_of_its_looks(shape: str) -> None:
-    """From 50 samples. (For sigma 0.6 not even who knows the distribution can: the best is 79%.)"""
+    """From 50 samples. For sigma 0.6 not even who knows the distribution can: see the next."""
     truth = SHAPES[shape]
     shares = _shares_of_the_loops_looks(truth)
     assert median(shares) <= 0.67
@@ -175,12 +74,13 @@ def test_as_early_as_the_loop_with_seven_tenths_of_its_looks(shape: str) -> None
 
 
 def test_where_the_best_itself_needs_most_of_the_looks() -> None:
-    """Sigma 0.6: within 15% of the best at the loop's lateness, and still under the loop."""
+    """Sigma 0.6: the best takes 80% of the loop's looks, and what was learned at most a fifth more than that."""
     truth = SHAPES["sigma 0.6"]
     _, known = at_lateness(5.0, lambda price_s: best(truth, price_s), truth)
     shares = _shares_of_the_loops_looks(truth)
-    assert known.looks / outcome(LOOP, truth).looks > 0.75
-    assert mean(shares) < 0.95
+    best_share = known.looks / outcome(LOOP, truth).looks
+    assert best_share > 0.75
+    assert median(shares) <= 1.2 * best_share
 
 
 def _shares_of_the_loops_looks(truth: Truth) -> list[float]:
@@ -242,16 +142,18 @@ def test_a_wrong_history_is_no_worse_than_the_loop(believed_s: float, truth: Tru
 
 
 def test_much_faster_than_ever_costs_the_first_jobs_only() -> None:
-    """Nobody looks early enough for what never was: the first few are late, and from then on it is known.
+    """Nobody looks early enough for what never was: the first few are late, then it is known, then it is made up for.
 
-    To be no worse from the first job on, every job of a slow model would have to pay a quarter more, for ever.
+    To be no worse from the first job on, every job of the slow model would have to pay a quarter more, for ever (22 to
+    26%, even if the one surprise that can happen were known): `PREMIUM` says what is paid instead.
     """
     truth, price_s = log_normal(60), 1.0
     loop = outcome(LOOP, truth).cost(price_s)
-    runs = [run(truth, history(log_normal(300), seed), seed, jobs=40) for seed in range(4)]
-    assert mean(costs[0] for costs in runs) <= 3.5 * loop
-    assert mean(mean(costs[10:]) for costs in runs) <= loop
-    assert mean(mean(costs) for costs in runs) <= loop
+    runs = [run(truth, history(log_normal(300), seed), seed, jobs=60) for seed in range(4)]
+    assert mean(costs[0] for costs in runs) <= 4 * loop
+    assert mean(costs[2] for costs in runs) <= 2 * loop
+    assert mean(mean(costs[15:]) for costs in runs) <= loop
+    assert mean(mean(costs) for costs in runs) <= 1.02 * loop
 
 
 @pytest.mark.parametrize("truth_s", [40, 150, 400])
@@ -259,7 +161,7 @@ def test_it_learns_from_what_its_own_looks_saw(truth_s: float) -> None:
     """From nothing, and never told more than "not yet" and "done": after 40 jobs it is as good as told the truth."""
     truth = log_normal(truth_s)
     known = outcome(best(truth, 1.0), truth).cost(1.0)
-    runs = [run(truth, (), seed, jobs=50) for seed in range(3)]
+    runs = [run(truth, (), seed, jobs=50) for seed in range(2)]
     assert mean(mean(costs[40:]) for costs in runs) <= 1.2 * known
     assert mean(mean(costs) for costs in runs) <= outcome(LOOP, truth).cost(1.0)
 
@@ -292,6 +194,30 @@ def test_a_plan_can_be_kept(history: list[Took], timeout_s: float, price_s: floa
     seen_at = looks[int(part * (len(looks) - 1))]
     again = plan_looks(history, timeout_s=timeout_s, price_of_a_look_s=price_s, elapsed_s=seen_at)
     assert again == tuple(look for look in looks if look > seen_at)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(st.lists(st.tuples(st.floats(0.1, 30), st.floats(0, 1)), min_size=1, max_size=25), prices, st.floats(0, 5))
+def test_the_quick_way_finds_what_trying_everything_finds(
+    steps: list[tuple[float, float]], price_s: float, toll_s: float
+) -> None:
+    """For any distribution: the lower hull of lines, against every next look from every time."""
+    times = [0.0, *accumulate(step for step, _ in steps)]
+    total = sum(weight for _, weight in steps) + 0.1
+    table = _Table(times, [0.0, *(done / total for done in accumulate(weight for _, weight in steps))])
+    costs = [0.0] * len(times)
+    for i in reversed(range(len(times) - 1)):
+        costs[i] = toll_s + min(
+            price_s * table.running[i]
+            + times[j] * (table.running[i] - table.running[j])
+            - (table.ended[j] - table.ended[i])
+            + costs[j]
+            for j in range(i + 1, len(times))
+        )
+    following, tolls, at = _best(table, price_s, toll_s), 0.0, 0
+    while at < len(times) - 1:
+        at, tolls = following[at], tolls + toll_s
+    assert _cost(table, following, price_s) + tolls == pytest.approx(costs[0], rel=1e-9, abs=1e-9)
 
 
 @settings(deadline=None, max_examples=40, derandomize=True)
@@ -343,6 +269,7 @@ def test_a_wait_that_was_given_up_counts_as_long() -> None:
 def test_what_makes_no_sense_is_passed_over() -> None:
     """A history is read from a file that anybody may have written."""
     nonsense = [Took(math.nan, 5.0), Took(9.0, 3.0), Took(0.0, 0.0), Took(math.inf, math.inf), Took(-5.0, -1.0)]
+    assert plan_looks([Took(0.0, 5e-324)], timeout_s=900.0)[-1] == 900.0
     assert plan_looks(nonsense, timeout_s=900.0) == plan_looks((), timeout_s=900.0)
 
 
