@@ -43,7 +43,7 @@ from tasks.jobs import Job, public_url
 from tasks.storage import LASTING, explain, filesystem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pydantic_core import ErrorDetails
 
@@ -218,10 +218,9 @@ def _split(file: BinaryIO, url: str) -> Iterator[bytes]:
             bom = b""
         if not chunk:
             return
-        if len(rest) > MAX_ROW_BYTES:
-            if bom:
-                raise _bad(url, f"over {MAX_ROW_BYTES // 1000} kB in its first line; that is no manifest")
-            rest = rest[:MAX_ROW_BYTES] + rest[-1:]
+        if bom and len(rest) > MAX_ROW_BYTES:
+            raise _bad(url, f"over {MAX_ROW_BYTES // 1000} kB in its first line; that is no manifest")
+        rest = rest[:MAX_ROW_BYTES] + rest[MAX_ROW_BYTES:][-1:]
 
 
 def _rows(lines: _Lines) -> Iterator[tuple[int, Fields | str]]:
@@ -231,7 +230,7 @@ def _rows(lines: _Lines) -> Iterator[tuple[int, Fields | str]]:
     jsonl = ending in JSONL_ENDINGS or (ending not in CSV_ENDINGS and first[0] in "{[#")
     if jsonl and first in {"{", "["}:
         raise _bad(lines.url, "JSON over several lines; write one object a line (JSONL)")
-    take: Callable[[], Fields | None] = (lambda: _object(next(lines))) if jsonl else _cells(lines, first)
+    take: Callable[[], Fields | None] = (lambda: _object(next(lines))) if jsonl else _cells(lines)
     while True:
         number = lines.next_row()
         try:
@@ -269,25 +268,21 @@ def _json(text: str) -> object:
         raise ValueError(f"not valid JSON: {error}".replace("line 1 ", "")) from None
 
 
-def _cells(lines: _Lines, first: str) -> Callable[[], Fields | None]:
-    """What takes the next row of a CSV whose first line is `first`; None is one without content."""
-    bare = first.lower().replace('"', "").replace(" ", "")
-    delimiter = max(",;\t", key=lambda mark: len({*KEYS}.intersection(bare.split(mark))))
-    header = next(csv.reader([next(lines)], delimiter=delimiter, skipinitialspace=True))
-    columns = [cell.strip().lower() for cell in header]
+def _cells(lines: _Lines) -> Callable[[], Fields | None]:
+    """What takes the next row of a CSV, whose first one names the columns; None is one without content."""
+    names = next(lines).lower().replace('"', "").replace(" ", "").rstrip("\r\n")
+    delimiter = max(",;\t", key=lambda mark: len({*KEYS}.intersection(names.split(mark))))
+    columns = names.split(delimiter)
     problems = [f"there is no column {key}" for key in ("effect", "images") if key not in columns]
     problems += [f"the column {key} is there twice" for key in KEYS if columns.count(key) > 1]
-    problems += [f"unknown column {reprlib.repr(name)}: {_meant(name)}" for name in columns if name not in (*KEYS, "")]
+    problems += _unknown("column", filter(None, columns)).values()
     if problems:
-        raise _bad(lines.url, *(f"the first row has to name the columns: {problem}" for problem in problems[:MAX_TOLD]))
-
+        raise _bad(lines.url, *(f"the first row has to name the columns: {problem}" for problem in problems))
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
 
     def take() -> Fields | None:
         cells = [cell.strip() for cell in next(reader)]
-        if (len(cells) > len(columns) or "" in columns) and any(
-            cell and not name for name, cell in zip_longest(columns, cells, fillvalue="")
-        ):
+        if any(cell and not name for name, cell in zip_longest(columns, cells, fillvalue="")):
             raise ValueError(f"there is a cell without a column; one that contains {delimiter!r} has to be in quotes")
         fields: Fields = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
         if images := str(fields.get("images", "")):
@@ -298,16 +293,20 @@ def _cells(lines: _Lines, first: str) -> Callable[[], Fields | None]:
     return take
 
 
-def _meant(name: str) -> str:
-    close = difflib.get_close_matches(name[:MAX_NAME_CHARACTERS].lower(), KEYS, n=1)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(KEYS)}"
+def _unknown(word: str, names: Iterable[str]) -> dict[str, str]:
+    told = {}
+    for name in [name for name in names if name not in KEYS][:MAX_TOLD]:
+        close = difflib.get_close_matches(name[:MAX_NAME_CHARACTERS].lower(), KEYS, n=1)
+        meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(KEYS)}"
+        told[name] = f"unknown {word} {reprlib.repr(name)}: {meant}"
+    return told
 
 
 def _row(number: int, fields: Fields | str, catalogue: Catalogue, default_model: str, place: tuple[str, str]) -> Row:
     """The row, with every problem that it has."""
     if isinstance(fields, str):
         return Row(number, f"row {number}", None, (fields,))
-    bad = {key: f"unknown key {reprlib.repr(key)}: {_meant(key)}" for key in fields if key not in KEYS}
+    bad = _unknown("key", fields)
     try:
         wish = _Wish.model_validate(fields)
     except ValidationError as error:
@@ -319,13 +318,13 @@ def _row(number: int, fields: Fields | str, catalogue: Catalogue, default_model:
         wish = _Wish.model_validate(stand_in | {key: value for key, value in fields.items() if key not in bad})
     images = tuple(_full(image, *place) for image in wish.images)
     job = Job(effect=wish.effect, images=images, duration=wish.duration, model=wish.model, take=wish.take)
-    problems = list(bad.values())[:MAX_TOLD]
+    problems = list(bad.values())
     if "effect" not in bad:
         try:
             check_job(job, catalogue, default_model=default_model)
         except BadInput as error:
             problems += error.problems
-    name = " ".join((wish.name or _name([] if "images" in bad else wish.images) or f"row {number}").split())
+    name = " ".join((wish.name or _name([] if "images" in bad else wish.images)).split()) or f"row {number}"
     name = name if name.isprintable() else repr(name)[1:-1]
     return Row(number, name[:MAX_NAME_CHARACTERS], None if problems else job, tuple(problems))
 
