@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.errors import EffectsError, GenerationFailed, GenerationPending, GenerationTimeout, ProviderBusy
 from tasks.jobs import Generation, Video, now
 from tasks.ledger import Failure
+from tasks.looks import delays_s, plan_looks
 from tasks.visibility import named, retry_if
 
 if TYPE_CHECKING:
@@ -31,10 +33,8 @@ LOOK_TIMEOUT_S = 60.0
 MISSING_LOOKS = 10
 """So many looks in a row may find nothing: "not found" happens to generations that are there."""
 
-PREFECT_DELAYS = 50
-"""Prefect takes no more delays than this, and repeats the last."""
-
-FIRST_DELAY_S, GROWTH, LONGEST_DELAY_S = 5.0, 1.15, 20.0
+AGE_STEP_S = 30.0
+"""Ages are rounded up to this, so that generations of about the same age share a plan, and the task made for it."""
 
 
 class Wait:
@@ -68,14 +68,18 @@ class Wait:
         return self.clock() - self.started
 
 
-def planned_delays(interval_s: float | None) -> tuple[float, ...]:
-    """Seconds between looks, the last of them for ever: as set, or growing from 5 s by 15% to 20 s."""
+def planned_delays(interval_s: float | None, timeout_s: float, age_s: float = 0.0) -> tuple[float, ...]:
+    """Seconds between looks, the last of them for ever: as set, or where they are likely to find something.
+
+    Args:
+        interval_s: one look every so many seconds; None has them planned.
+        timeout_s: of the wait.
+        age_s: of the generation; one that is taken up again has no minute of rest before it.
+    """
     if interval_s is not None:
         return (interval_s,)
-    delays = [FIRST_DELAY_S]
-    while delays[-1] < LONGEST_DELAY_S and len(delays) < PREFECT_DELAYS:
-        delays.append(min(delays[-1] * GROWTH, LONGEST_DELAY_S))
-    return tuple(delays)
+    age_s = math.ceil(age_s / AGE_STEP_S) * AGE_STEP_S if age_s > AGE_STEP_S / 2 else 0.0
+    return delays_s(plan_looks((), timeout_s=age_s + timeout_s, elapsed_s=age_s), age_s)
 
 
 async def poll_generation(generation: Generation, workspace: Workspace) -> Video:
@@ -87,10 +91,10 @@ async def poll_generation(generation: Generation, workspace: Workspace) -> Video
         NotAuthorized: the key no longer opens it; the generation stays open.
     """
     settings = workspace.settings
-    delays = planned_delays(settings.poll_interval_s)
+    age_s = max(0.0, (now() - generation.submitted_at).total_seconds())
+    delays = planned_delays(settings.poll_interval_s, settings.generation_timeout_s, age_s)
     # The submission's own answer was the first look; a generation that is taken up again is looked at straight away.
-    age_s = (now() - generation.submitted_at).total_seconds()
-    wait = Wait(settings.generation_timeout_s, first_look_s=delays[0] / 2 if 0 <= age_s < delays[0] else 0.0)
+    wait = Wait(settings.generation_timeout_s, first_look_s=delays[0] / 2 if age_s < delays[0] / 2 else 0.0)
     video: Video = await _poll_task(delays, settings.generation_timeout_s)(generation, workspace, wait)
     return video
 

@@ -300,13 +300,15 @@ async def test_both_routes_work(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatc
 
 
 def test_looks_are_planned_within_what_prefect_takes() -> None:
-    """Growing from 5 s to 20 s, at most 50 of them; a set interval is one."""
-    delays = planned_delays(None)
-    assert delays[0] == 5.0
-    assert delays[-1] == 20.0
-    assert list(delays) == sorted(delays)
+    """None before it can be done, at most 50, the last at the deadline; a set interval is one delay."""
+    delays = planned_delays(None, 900.0)
+    assert delays[0] > 30.0
     assert len(delays) <= 50
-    assert planned_delays(0.5) == (0.5,)
+    assert sum(delays) == pytest.approx(900.0)
+    assert planned_delays(0.5, 900.0) == (0.5,)
+    resumed = planned_delays(None, 900.0, age_s=601.0)
+    assert sum(resumed) == pytest.approx(900.0)
+    assert planned_delays(None, 900.0, age_s=625.0) == resumed
 
 
 async def test_a_store_that_keeps_nobody_out_is_found_before_paying(

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         with Sandbox(knobs, port=options.port, state=options.state) as sandbox:
             key = options.key or "sandbox"
             sys.stdout.write(f"Sandbox provider: {sandbox.url} (Ctrl-C stops it)\n")
-            sys.stdout.write(f"EFFECTS_API_URL={sandbox.url} EFFECTS_API_KEY={key}\n")
+            sys.stdout.write(f"EFFECTS_API_URL={sandbox.url} EFFECTS_API_KEY={key} EFFECTS_POLL_INTERVAL_S=1\n")
             sys.stdout.flush()
             stop.wait()
     except OSError as error:
