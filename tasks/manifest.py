@@ -45,6 +45,7 @@ from tasks.storage import LASTING, explain, filesystem_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from fsspec import AbstractFileSystem
     from pydantic_core import ErrorDetails
 
     from tasks.effects import Catalogue
@@ -66,18 +67,19 @@ WEB = ("http://", "https://")
 WEB_SILENCE_S = 60.0  # a web server may take any time in all, but not be silent for longer
 
 _AS_IT_IS = re.compile(r"[A-Za-z][\w+.-]*(://|::)|data:|[/~\\]|[A-Za-z]:[/\\]")
+_Text = Annotated[str, Field(min_length=1)]  # without a length, pydantic does not look whether it is UTF-8
 _TOLD = {"missing": "is missing", "too_short": "is missing", "string_unicode": "is not in UTF-8"}
 
 
 class _Wish(BaseModel):
     """What a row can say."""
 
-    effect: str
-    images: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    effect: _Text
+    images: Annotated[list[_Text], Field(min_length=1)]
     duration: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = DEFAULT_DURATION_S
     take: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
-    name: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
-    model: str | None = None
+    name: Annotated[_Text, Field(coerce_numbers_to_str=True)] = ""
+    model: _Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def read_manifest(url: str, catalogue: Catalogue, *, default_model: str | None =
     default = catalogue.model(default_model or catalogue.provider.default_model).id  # else every row would tell
     seen: dict[bytes, int] = {}
     number = 0
-    file, place = _open(url)
+    _kept, file, place = _open(url)  # an archive is closed with its filesystem
     with closing(file):
         for number, fields in _rows(_Lines(file, url)):
             row = _row(number, fields, catalogue, default, place)
@@ -130,8 +132,8 @@ def read_manifest(url: str, catalogue: Catalogue, *, default_model: str | None =
         raise _bad(url, "the manifest has no rows")
 
 
-def _bad(url: str, *problems: str) -> BadInput:
-    return BadInput([f"{public_url(url)}: {problem}" for problem in problems])
+def _bad(url: str, problem: str) -> BadInput:
+    return BadInput(f"{public_url(url)}: {problem}")
 
 
 def _unreadable(url: str, error: Exception) -> BadInput:
@@ -143,24 +145,22 @@ def _unreadable(url: str, error: Exception) -> BadInput:
     return BadInput(f"{public_url(url)}: the manifest cannot be read: {reason}", transient=transient)
 
 
-def _open(url: str) -> tuple[BinaryIO, tuple[str, str]]:
-    """The manifest's bytes; and what comes before and after the name of an image beside it, in its URL."""
+def _open(url: str) -> tuple[AbstractFileSystem, BinaryIO, tuple[str, str]]:
+    """Its filesystem and its bytes; and what a URL has before and after the name of an image that lies beside it."""
     how: dict[str, object] = {"block_size": BLOCK_BYTES}
-    if url.startswith(WEB):  # one stream, its size unasked: not every server knows ranges
+    if web := url.startswith(WEB):  # one stream, its size unasked: not every server knows ranges
         how = {"block_size": 0, "size": 1, "timeout": aiohttp.ClientTimeout(total=None, sock_read=WEB_SILENCE_S)}
     try:
         filesystem, path = filesystem_of(url)
+        if not re.search("https?://|^data:", url) and filesystem.isdir(path):  # a bucket may open it as an empty file
+            raise IsADirectoryError(path)  # noqa: TRY301 - told like any other
         file: BinaryIO = filesystem.open(path, "rb", **how)
     except Exception as error:  # noqa: BLE001 - each filesystem behind fsspec raises its own kinds
         raise _unreadable(url, error) from None
-    if isinstance(filesystem, LocalFileSystem):
-        return file, (posixpath.join(posixpath.dirname(path), ""), "")
     links = re.sub(r"^(\w+::)+", "", url).split("::")  # without the `simplecache` of `simplecache::s3://…`
-    if "://" not in links[0]:  # a data URI lies nowhere
-        return file, ("", "")
-    link = urljoin(links[0], ".") if links[0].startswith(WEB) else links[0]
-    scheme, _, path = link.partition("://")
-    return file, (f"{scheme}://{posixpath.join(posixpath.dirname(path), '')}", "".join(f"::{to}" for to in links[1:]))
+    link = path if isinstance(filesystem, LocalFileSystem) else links[0]
+    before = urljoin(link, ".") if web else link[: link.rfind("/") + 1] if link[:5] != "data:" else ""
+    return filesystem, file, (before, "".join(f"::{link}" for link in links[1:]))
 
 
 class _Lines(Iterator[str]):
@@ -176,8 +176,7 @@ class _Lines(Iterator[str]):
     def __next__(self) -> str:
         self._row.append(self._back.pop() if self._back else next(self._ahead))
         if len(self._row) > MAX_ROW_LINES or sum(map(len, self._row)) > MAX_ROW_BYTES:
-            quote = "; is a quote left open on this line?" if len(self._row) > 1 else ""
-            raise csv.Error(f"over {MAX_ROW_BYTES // 1000} kB or {MAX_ROW_LINES} lines in a row{quote}")
+            raise csv.Error(f"over {MAX_ROW_BYTES // 1000} kB or {MAX_ROW_LINES} lines; is a quote left open?")
         return self._row[-1].decode(errors="surrogateescape")  # what is not UTF-8 is told with its cell
 
     def next_row(self) -> int:
@@ -186,7 +185,6 @@ class _Lines(Iterator[str]):
         return self._start
 
     def take_back(self, first: int) -> None:
-        """Have the lines of this row come again, from the one at this index on."""
         self._back += reversed(self._row[first:])
         del self._row[first:]
 
@@ -226,7 +224,7 @@ def _split(file: BinaryIO, url: str) -> Iterator[bytes]:
 def _rows(lines: _Lines) -> Iterator[tuple[int, Fields | str]]:
     """Rows by their number: what each says, or why that cannot be told."""
     first = lines.peek()
-    ending = posixpath.splitext(public_url(lines.url).split("::")[0])[1].lower()
+    ending = posixpath.splitext(re.split(r"::|\?", public_url(lines.url))[0])[1].lower()
     jsonl = ending in JSONL_ENDINGS or (ending not in CSV_ENDINGS and first[0] in "{[#")
     if jsonl and first in {"{", "["}:
         raise _bad(lines.url, "JSON over several lines; write one object a line (JSONL)")
@@ -237,10 +235,11 @@ def _rows(lines: _Lines) -> Iterator[tuple[int, Fields | str]]:
             fields: Fields | str | None = take()
         except StopIteration:
             return
-        except (csv.Error, ValueError) as error:
-            if isinstance(error, csv.Error):
-                lines.take_back(1)  # the further lines may be rows by themselves
-            fields = f"it cannot be read: {error}"
+        except csv.Error as error:
+            lines.take_back(1)  # the further lines may be rows by themselves
+            fields = f"the row cannot be read: {error}"
+        except ValueError as error:
+            fields = str(error)
         if fields is not None:
             yield number, fields
 
@@ -277,7 +276,7 @@ def _cells(lines: _Lines) -> Callable[[], Fields | None]:
     problems += [f"the column {key} is there twice" for key in KEYS if columns.count(key) > 1]
     problems += _unknown("column", filter(None, columns)).values()
     if problems:
-        raise _bad(lines.url, *(f"the first row has to name the columns: {problem}" for problem in problems))
+        raise _bad(lines.url, f"the first row has to name the columns: {'; '.join(problems)}")
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
 
     def take() -> Fields | None:
@@ -345,6 +344,6 @@ def _full(image: str, before: str, after: str) -> str:
 
 
 def _name(images: list[str]) -> str:
-    shown = (public_url(image).split("::")[0] if ":" in image else image for image in images if image[:5] != "data:")
-    files = [path.rpartition("/")[2] for path in shown]
+    shown = (re.split(r"::|\?", public_url(image))[0] if ":" in image else image for image in images)
+    files = [path.rpartition("/")[2] for path in shown if path[:5] != "data:"]
     return " + ".join([file.rpartition(".")[0] or file for file in files if file])

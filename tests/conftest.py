@@ -100,3 +100,11 @@ async def looked_at(workspace: Workspace, effect: str = "hug", *images: str, tak
     limit = workspace.catalogue.provider.images.max_bytes
     sources = await fetch(job.images, workspace.scratch, max_bytes=limit, private_hosts=True)
     return await validate(sources, job, catalogue=workspace.catalogue)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything is installed that a test may need, a skipped test is a failed one."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
