@@ -17,6 +17,7 @@ from tasks.jobs import Outcome, Summary
 from tasks.reckoning import Reckoning
 from tasks.reconcile import allow_resubmission
 from tasks.settings import load_settings
+from tasks.submit import final_error
 from tasks.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -129,7 +130,16 @@ async def fetch_again(request: Request, workspace: Workspace) -> Request:
 
 
 async def _opens_an_attempt(request: Request, workspace: Workspace) -> bool:
-    return (await workspace.ledger.standing(request)).stage in {"new", "failed"}
+    """Whether photos are needed next: not for what is under way, nor for what has failed for good.
+
+    Raises:
+        Rejected, GenerationFailed: it has failed for good, and its process died before it could tidy up.
+    """
+    standing = await workspace.ledger.standing(request)
+    if final := final_error(standing, request, workspace.settings):
+        await workspace.end(request)
+        raise final
+    return standing.stage in {"new", "failed"}
 
 
 def _may_come_back(row: Outcome) -> bool:

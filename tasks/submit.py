@@ -70,7 +70,7 @@ async def submit(request: Request, workspace: Workspace) -> Generation:
             if found:
                 return found
             continue
-        if final := _final(standing, request, workspace.settings):
+        if final := final_error(standing, request, workspace.settings):
             await workspace.end(request)
             raise final
         if workspace.trouble:
@@ -195,7 +195,7 @@ def _nothing_accepted(error: BaseException, workspace: Workspace) -> Failure | N
     return Failure.never_sent(str(error) or "the run was cancelled")
 
 
-def _final(standing: Standing, request: Request, settings: Settings) -> EffectsError | None:
+def final_error(standing: Standing, request: Request, settings: Settings) -> EffectsError | None:
     """The error that the job ends in where no further attempt is allowed, else None."""
     failure, max_attempts = standing.failure, settings.max_attempts
     if failure is None or (failure.again and standing.tries < max_attempts):

@@ -263,6 +263,23 @@ async def test_a_finished_job_that_is_still_noted_as_open_is_tidied_up(workspace
     assert sandbox.counters.submissions == 1
 
 
+async def test_a_job_that_failed_for_good_is_tidied_up_without_its_photos(
+    workspace: Workspace, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Its process died before the last step, and the photo is gone since: nothing is left to fetch or to send."""
+    photo = Path(shutil.copy(COLLINS, tmp_path / "gone.jpg"))
+    request = await looked_at(workspace, "squish", str(photo))
+    await workspace.ledger.open(request)
+    failure = Failure(kind="face_detection_error", reason="no face", again=False, counts=True, at=now())
+    await workspace.ledger.record_failure(request, 1, failure)
+    photo.unlink()
+    outcome = await _resume_one(workspace)
+    assert (outcome.state, outcome.attempt) == ("failed", 1)
+    assert "no face" in (outcome.reason or "")
+    assert not _note(request).exists()
+    assert sandbox.counters.submissions == 0
+
+
 async def _generated(request: Request, workspace: Workspace) -> Any:  # noqa: ANN401 - a Video
     generation = await submit(request, workspace)
     await asyncio.sleep(0.5)
