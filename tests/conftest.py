@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+import hypothesis
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
@@ -21,6 +22,15 @@ from tasks.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+# A busy machine is no bug: no example fails for the time it takes. In CI the same examples run every time.
+hypothesis.settings.register_profile(
+    "house",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)
+hypothesis.settings.load_profile("house")
 
 PHOTOS = Path(__file__).parents[1] / "deployments" / "photos"
 COLLINS, HOPPER, CHELSEA = (str(PHOTOS / name) for name in ("collins.jpg", "hopper.jpg", "chelsea.jpg"))

@@ -237,7 +237,11 @@ class TestBadImages:
 class TestAnyBytes:
     """Whatever the bytes are, the answer is a list of problems in one line each."""
 
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+    @settings(
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        deadline=None,
+        max_examples=150,
+    )
     @given(
         content=st.sampled_from([JPEG, PNG]),
         cuts=st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4),
@@ -253,13 +257,13 @@ class TestAnyBytes:
         if content is PNG and bytes(broken[: len(PNG)]) != PNG:
             assert problems
 
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
     @given(content=st.sampled_from([JPEG, PNG]), kept=st.floats(0, 0.5))
     def test_half_is_never_whole(self, tmp_path: Path, content: bytes, kept: float) -> None:
         """No half of a picture, nor less, ever passes."""
         assert look(content[: int(len(content) * kept)], tmp_path)[1]
 
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
     @given(content=st.binary(max_size=300), start=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"<"]))
     def test_random(self, tmp_path: Path, content: bytes, start: bytes) -> None:
         """Random bytes are never a picture."""
