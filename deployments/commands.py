@@ -19,7 +19,6 @@ from tasks.settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-EXIT_CODES = {"completed": 0, "reused": 0, "rejected": 2}
 THERE = frozenset({"completed", "reused"})
 
 
@@ -31,23 +30,22 @@ def exit_code(states: Iterable[str]) -> int:
 
 def generate(job: Job, *, target: str | None, dry_run: bool, as_json: bool) -> int:
     """Make one video, or with `dry_run` say what it would take. Returns the exit code."""
+    rehearsed, told = dry_run, False
     try:
         outcome = _generate(job, target, dry_run=dry_run)
     except EffectsError as error:
+        rehearsed = False  # it broke off: there is no price to show
         outcome = Outcome.from_error(job.effect, error)
-        if isinstance(error, BadInput):
+        if told := isinstance(error, BadInput):
             _report_problems(error)
             outcome = outcome.model_copy(update={"reason": error.reason})
-            if as_json:
-                sys.stdout.write(outcome.model_dump_json() + "\n")
-            return EXIT_CODES["rejected"]
     if as_json:
         sys.stdout.write(outcome.model_dump_json() + "\n")
-    elif dry_run and outcome.state in {"deferred", "reused"}:
+    elif rehearsed:
         _show_price(outcome)
-    else:
+    elif not told:
         _show(outcome)
-    return EXIT_CODES.get(outcome.state, 0 if dry_run else 1)
+    return exit_code({outcome.state} - ({"deferred"} if rehearsed else set()))
 
 
 def show_effects(*, as_json: bool) -> int:

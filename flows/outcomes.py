@@ -60,11 +60,8 @@ async def not_there(
 
 def as_state(outcome: Outcome) -> State[Outcome]:
     """The flow run's state: failed only where somebody has to act, and the reason in its message."""
-    if outcome.state in {"completed", "reused"}:
-        return Completed(name=outcome.state.capitalize(), message=outcome.video, data=outcome)
-    if outcome.state == "open":
-        return Completed(name="Open", message=outcome.reason, data=outcome)
-    return Failed(name=outcome.state.capitalize(), message=outcome.reason, data=outcome)
+    kind = Failed if outcome.state in FOR_A_PERSON else Completed
+    return kind(name=outcome.state.capitalize(), message=outcome.video or outcome.reason, data=outcome)
 
 
 def summary_state(summary: Summary) -> State[Any]:

@@ -24,7 +24,9 @@ from deployments.cli import main
 from deployments.sandbox.faults import Fault
 from flows.generate import generate
 from flows.outcomes import outcome_of
+from tasks.errors import StorageError
 from tasks.jobs import Outcome, Record
+from tasks.storage import Storage
 from tests.conftest import CHELSEA, COLLINS, HOPPER, PHOTOS
 
 if TYPE_CHECKING:
@@ -120,6 +122,22 @@ def test_a_dry_run_sends_nothing_writes_nothing_and_names_the_price(
     assert "dry run" in str(document["reason"])
     assert sandbox.counters.submissions == 0
     assert not Path("videos").exists()
+
+
+def test_a_dry_run_that_breaks_off_shows_no_price(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A target that is away for a moment: exit code 1, and nobody is told that everything was checked."""
+
+    async def away(*_: object) -> None:
+        raise StorageError("the target is away")
+
+    monkeypatch.setattr(Storage, "read", away)
+    assert main(["generate", "hug", COLLINS, HOPPER, "--dry-run"]) == 1
+    told = capsys.readouterr().out
+    assert "the target is away" in told
+    assert "everything was checked" not in told
+    assert sandbox.counters.submissions == 0
 
 
 @pytest.fixture
