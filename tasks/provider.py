@@ -59,9 +59,9 @@ _SUBMIT_TIMEOUT = httpx.Timeout(connect=10.0, read=90.0, write=30.0, pool=5.0)
 _LOOK_TIMEOUT = httpx.Timeout(connect=10.0, read=20.0, write=20.0, pool=60.0)
 _DOWNLOAD_TIMEOUT = httpx.Timeout(connect=10.0, read=60.0, write=20.0, pool=600.0)
 
-_FEW = httpx.Limits(max_connections=20, max_keepalive_connections=20)
+_FEW = httpx.Limits(max_connections=10, max_keepalive_connections=10)
 """For looks, and for downloads: httpx asks every open connection whether it is still alive, for each request. Of the
-time of a thousand looks at once, that was a third."""
+time of many looks at once, that was a third."""
 
 _NEVER_LEFT = (
     httpx.ConnectError,
