@@ -33,6 +33,7 @@ PREPARED_AT_ONCE = 32
 """Jobs whose photos are on their way. Of hundreds that begin at once the first are submitted while the others still
 look at their photos: an event loop would else have all of them fetch, then all of them validate, then all submit."""
 
+
 class Workspace:
     """Everything that a step needs besides its input. Not a dataclass: Prefect must not look inside.
 
