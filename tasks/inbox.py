@@ -12,6 +12,7 @@ import os
 import reprlib
 import time
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 from fsspec.implementations.local import LocalFileSystem
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.errors import BadInput, StorageError
 from tasks.jobs import Job, public_url
-from tasks.listing import Found, elsewhere, on_disk
+from tasks.listing import elsewhere, on_disk
 from tasks.manifest import Row
 from tasks.storage import Storage, explain, filesystem_of
 from tasks.uploads import NOTE, Convention, Upload
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from tasks.effects import Catalogue
+    from tasks.listing import Found
     from tasks.settings import Settings
 
 NOTHING_THERE = "nothing has been uploaded there so far"
@@ -127,30 +129,30 @@ class Inbox:
         return job.model_copy(update={"duration": wish.duration, "take": wish.take})
 
     def _look(self, settled: Container[str]) -> Look:
-        found, unlisted = list[Found](), dict[str, str]()
-        uploads = []
-        for folder in self._folders or ("",):
-            before = len(found)
-            found += self._listed(folder, unlisted)
-            if folder and len(found) == before and folder not in unlisted:
-                uploads.append(Upload(folder, waits=NOTHING_THERE, key=f"nothing in {folder}"))
+        unlisted, empty = dict[str, str](), set(self._folders)
+        found = chain.from_iterable(self._listed(folder, unlisted, empty) for folder in self._folders or ("",))
+        uploads = list(self._convention.uploads(found, settled, time.time()))
         if "" in unlisted:
             raise BadInput(f"the inbox {self.shown}: {unlisted['']}")
         for folder, reason in unlisted.items():
             problem = f"it cannot be listed: {reason}"
             uploads.append(Upload(folder, problems=(problem,), key=f"unlisted {folder}", lasting=False))
+        missing = sorted(empty - unlisted.keys())
+        uploads += [Upload(folder, waits=NOTHING_THERE, key=f"nothing in {folder}") for folder in missing]
         uploads = [upload for upload in uploads if upload.key not in settled]
-        uploads += self._convention.uploads(found, settled, time.time())
         uploads.sort(key=lambda upload: upload.name)
         ready = tuple(upload for upload in uploads if not upload.waits)
         return Look(ready, tuple(upload for upload in uploads if upload.waits))
 
-    def _listed(self, folder: str, unlisted: dict[str, str]) -> Iterator[Found]:
-        if self._local:
-            yield from on_disk(self._root, folder, unlisted)
-            return
+    def _listed(self, folder: str, unlisted: dict[str, str], empty: set[str]) -> Iterator[Found]:
         try:
-            yield from elsewhere(self._fs, self._root, folder, unlisted, atomic=self._storage.atomic_put)
+            if self._local:
+                found = on_disk(self._root, folder, unlisted)
+            else:
+                found = elsewhere(self._fs, self._root, folder, unlisted, atomic=self._storage.atomic_put)
+            for file in found:
+                empty.discard(folder)
+                yield file
         except Exception as error:
             raise StorageError(f"cannot list {self.shown}: {explain(error)}") from error
 
