@@ -113,6 +113,8 @@ class Sweep:
             except EffectsError as error:  # what is done is done: it must not get lost over this
                 log.warning("what arrived meanwhile is left for the next sweep: %s", error.reason)
                 break
+        else:
+            log.info("there is always more: the next sweep goes on")
         await self._wait_for(look)
         await self._receipts.bundle()
         self._rows.sort(key=lambda outcome: outcome.row)

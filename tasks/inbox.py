@@ -73,8 +73,9 @@ class Inbox:
         folders: look at these alone, as paths inside the inbox or as URLs; all of it where there are none.
 
     Raises:
-        BadInput: no inbox is named, it is of no known kind, a folder is not in it, or one of inbox, target and
-            staging area lies inside another.
+        BadInput: no inbox is named, it is of no known kind, a folder is not in it, or the target or the staging area
+            lies inside of it or around it.
+        StorageError: it cannot be reached now.
     """
 
     def __init__(self, settings: Settings, catalogue: Catalogue, folders: Sequence[str] = ()) -> None:
@@ -85,8 +86,10 @@ class Inbox:
             # Listings are never cached: others write here all the time.
             self._fs, root = filesystem_of(settings.inbox, use_listings_cache=False)
             self._storage = Storage(settings.inbox)
-        except Exception as error:
-            raise BadInput(f"the inbox does not fit: {self.shown}: {explain(error)}") from error
+        except (ValueError, ImportError) as error:
+            raise BadInput(f"the inbox does not fit: {self.shown}: {explain(error)}") from None
+        except Exception as error:  # some filesystems connect at once
+            raise StorageError(f"the inbox {self.shown} cannot be reached: {explain(error)}") from error
         self._root, self._local = root.rstrip("/"), isinstance(self._fs, LocalFileSystem)
         self._url = self._root if self._local else self._storage.url
         self._convention = Convention(public_url(self._url), catalogue, settings.model)
@@ -206,15 +209,16 @@ def _wish(content: bytes) -> _Wish:
     try:
         return _Wish.model_validate(said)
     except ValidationError as error:
-        raise BadInput([f"{NOTE}: {_told(issue)}" for issue in error.errors(include_url=False)], final=True) from None
+        raise BadInput(
+            [f"{NOTE}: {_problem(issue)}" for issue in error.errors(include_url=False)], final=True
+        ) from None
 
 
-def _told(issue: ErrorDetails) -> str:
+def _problem(issue: ErrorDetails) -> str:
     key, known = ".".join(map(str, issue["loc"])), list(_Wish.model_fields)
     if issue["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key.lower(), known, n=1)
-        return (
-            f"unknown key {reprlib.repr(key)}: {f'did you mean {close[0]}?' if close else 'known are duration, take'}"
-        )
+        meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+        return f"unknown key {reprlib.repr(key)}: {meant}"
     said = f"{issue['msg'][:1].lower()}{issue['msg'][1:]}; it is {reprlib.repr(issue['input'])}"
     return f"{key}: {said}" if key else said

@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--s3", type=int, nargs="*", default=S3_SIZES, metavar="SIZE", help="objects in a bucket")
     options = parser.parse_args(arguments)
     measured = [on_disk(size, layout, options.rounds) for size in options.disk for layout in (flat, pairs)]
-    with _s3_server():
+    with _s3_server() if options.s3 else contextlib.nullcontext():
         measured += [over_s3(size, flat, options.rounds) for size in options.s3]
     show(measured)
     missed = [one for one in measured if one.objects >= max(SIZES) and statistics.median(one.ratios) > TARGET]
