@@ -120,6 +120,7 @@ class Sweep:
         self._rows.sort(key=lambda outcome: outcome.row)
         summary = BatchSummary.of(self._rows)
         if self._board:
+            self._board.expect(len(self._rows))  # what waited may have been taken away
             await self._board.end(summary)
         return summary
 
