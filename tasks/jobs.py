@@ -230,6 +230,7 @@ class Outcome(_Word):
         seconds: how long this run took over it.
         reason: what happened and what to do next; None where the video is there.
         looks: how many this run took to see its end; not part of the document.
+        final: of an error: whether asking for the same again ends the same; not part of the document.
     """
 
     state: JobState
@@ -243,6 +244,7 @@ class Outcome(_Word):
     seconds: float = 0.0
     reason: str | None = None
     looks: Annotated[int, Field(exclude=True)] = 0
+    final: Annotated[bool, Field(exclude=True)] = False
 
     @classmethod
     def from_error(cls, effect: str, error: EffectsError, *, request: Request | None = None) -> Outcome:
@@ -254,6 +256,7 @@ class Outcome(_Word):
             generation_id=error.generation_id,
             attempt=error.attempt,
             reason=f"{error.reason} → {error.next_move}",
+            final=error.final,
         )
 
 
