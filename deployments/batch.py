@@ -102,7 +102,7 @@ class BatchProgress(logging.Handler):
         if self._console.is_terminal:
             self._live.stop()
         if kind is KeyboardInterrupt:
-            self._console.print(Text(f"\n{self._done} of {self._rows} were done, {self._in_flight} under way"))
+            self._console.print(Text(f"\nstopped: {self._done} of {self._rows} done, {self._in_flight} under way"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count a row that begins, or that has ended; tell warnings."""
