@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 EVENT = "effects.upload"
 RESOURCE = "effects.inbox"
+EXAMPLE = "http://127.0.0.1:4200/api"
 ATTEMPT_S = 10.0
 """One try to hand events over; Prefect's client would try for minutes, while the senders wait for an answer."""
 
@@ -80,7 +82,7 @@ async def send(events: Sequence[Event]) -> None:
     Prefect's own client carries them, for the sake of its settings: logins, certificates, headers, profiles.
 
     Raises:
-        BadInput: no server is configured.
+        BadInput: no server is configured, or its address is none.
         NotAccepted: it does not answer, or refuses them.
     """
     require_server()
@@ -93,8 +95,6 @@ async def send(events: Sequence[Event]) -> None:
         code = error.response.status_code
         hint = ": PREFECT_API_AUTH_STRING or PREFECT_API_KEY does not fit" if code in LOGIN else ""
         raise NotAccepted(f"the Prefect server answers HTTP {code}{hint}", lasting=code in REFUSED) from error
-    except httpx.InvalidURL as error:
-        raise BadInput(f"PREFECT_API_URL is no address: {error}") from error
     except (httpx.HTTPError, OSError) as error:
         raise NotAccepted(f"the Prefect server does not answer: {error or type(error).__name__}") from error
 
@@ -103,9 +103,17 @@ def require_server() -> str:
     """The API's URL, from the environment or Prefect's profile.
 
     Raises:
-        BadInput: none is configured. Prefect would start one of its own, in which nobody waits for the event.
+        BadInput: none is configured, or it is no address. Without one, Prefect would start a server of its own, in
+            which nobody waits for the event.
     """
     url = PREFECT_API_URL.value()
     if not url:
-        raise BadInput("no Prefect server is configured: set PREFECT_API_URL, such as http://127.0.0.1:4200/api")
+        raise BadInput(f"no Prefect server is configured: set PREFECT_API_URL, such as {EXAMPLE}")
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise BadInput(f"PREFECT_API_URL is no address such as {EXAMPLE}")
     return str(url)

@@ -85,7 +85,7 @@ class Queue:
             client = get_session().create_client("sqs", region_name=region[1] if region else None)
             async with client as sqs, asyncio.TaskGroup() as telling:
                 await self._take(sqs, listener, telling)
-        except BotoCoreError as error:  # before there is a client: no region, an endpoint that is none
+        except (BotoCoreError, ValueError) as error:  # there is no client: no region, an endpoint that is none
             raise BadInput(f"the queue {public_url(self.url)} cannot be read: {explain(error)}") from error
 
     async def _take(self, sqs: Any, listener: Listener, telling: asyncio.TaskGroup) -> None:  # noqa: ANN401 - untyped
