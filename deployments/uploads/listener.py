@@ -194,7 +194,7 @@ class Listener:
             self.counters.repeated += 1
             return self._pending[arrival.id]
         if self.pending >= MOST_PENDING:
-            raise NotAccepted(f"{self.pending} files wait for the Prefect server: there is no room for more")
+            raise NotAccepted(f"{self.pending} new files wait for the Prefect server: there is no room for more")
         self.counters.arrivals += 1
         self._window.add(folder, arrival, asyncio.get_running_loop().time())
         self._came.set()
@@ -225,7 +225,7 @@ class Listener:
                 if error.lasting:
                     return await self._refused(groups, error)
                 if error.reason != self._trouble:
-                    log.warning("uploads: %s; %d files wait → %s", error, self.pending, error.next_move)
+                    log.warning("uploads: %s; %d new wait → %s", error, self.pending, error.next_move)
                 self._not_yet(error.reason)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_S)
@@ -244,7 +244,7 @@ class Listener:
         [group] = groups
         self._trouble = ""
         self._answering.set()
-        log.error("uploads: %s: the event on %s and others is given up", error, group.folders[0])
+        log.error("uploads: %s: the event about %s is given up", error, group.title)
         for arrival in group.arrivals:
             self._pending.pop(arrival.id).set_result(False)
 
@@ -255,8 +255,7 @@ class Listener:
         self._answering.set()
         self.counters.events += len(groups)
         for group in groups:
-            shown = group.folders[0] if len(group.folders) == 1 else f"{len(group.folders)} folders"
-            log.info("uploads: told Prefect of %s: %d new", shown, group.files)
+            log.info("uploads: told Prefect of %s: %d new", group.title, group.files)
             for arrival in group.arrivals:
                 self._told[arrival.id] = None
                 self._pending.pop(arrival.id).set_result(True)
