@@ -32,6 +32,9 @@ MOST_PENDING = 10_000
 MOST_REMEMBERED = 50_000
 """Arrivals that were told already, and whose repeats wake nobody. Prefect itself forgets after 1,000, or 5 minutes."""
 
+MOST_ELSEWHERE = 100
+"""Other buckets that are told of, once each."""
+
 EVENTS_AT_ONCE = 10
 """In one request to the server: a few megabytes at the very most."""
 
@@ -129,6 +132,7 @@ class Listener:
         self._came, self._answering = asyncio.Event(), asyncio.Event()
         self._answering.set()
         self._trouble = ""
+        self._elsewhere: set[str] = set()
 
     @property
     def pending(self) -> int:
@@ -186,6 +190,7 @@ class Listener:
         folder = self.place.folder_of(arrival.bucket, arrival.key)
         if folder is None:
             self.counters.ignored += 1
+            self._wonder_at(arrival.bucket)
             return None
         if arrival.id in self._told:
             self.counters.repeated += 1
@@ -200,6 +205,13 @@ class Listener:
         self._came.set()
         answer = self._pending[arrival.id] = asyncio.get_running_loop().create_future()
         return answer
+
+    def _wonder_at(self, bucket: str) -> None:
+        """Say once that another bucket's notifications come here: perhaps the inbox is not the one that was meant."""
+        if bucket == self.place.bucket or bucket in self._elsewhere or len(self._elsewhere) >= MOST_ELSEWHERE:
+            return
+        self._elsewhere.add(bucket)
+        log.warning("uploads: what arrives in %r is passed over: the inbox is %s", bucket, self.place.url)
 
     async def _window_to_close(self) -> None:
         while True:
