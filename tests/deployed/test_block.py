@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from prefect.client.schemas.actions import BlockDocumentUpdate
+from prefect.client.schemas.actions import BlockDocumentUpdate, BlockSchemaCreate
 
 from deployments.block import ensure_block
 from flows.configuration import NAME, PhotoEffects, configured
@@ -112,16 +113,15 @@ async def test_a_block_of_an_older_release_gets_the_fields_of_this_one(client: P
     await PhotoEffects(api_key="kept", target="/kept").asave(NAME, overwrite=True)
     document = await client.read_block_document_by_name(NAME, SLUG)
     kind = await client.read_block_type_by_slug(SLUG)
-
-    class Older(PhotoEffects):
-        _block_type_name, _block_type_slug = "Photo effects", SLUG
-        long_gone: str = ""
-
-    schema = await client.create_block_schema(Older._to_block_schema(block_type_id=kind.id))
+    fields = copy.deepcopy(PhotoEffects._to_block_schema(block_type_id=kind.id).fields)
+    fields["properties"]["long_gone"] = fields["properties"].pop("model")
+    schema = await client.create_block_schema(BlockSchemaCreate(fields=fields, block_type_id=kind.id))
     change = BlockDocumentUpdate(block_schema_id=schema.id, data={"long_gone": "y"}, merge_existing_data=True)
     await client.update_block_document(document.id, change)
     assert (await ensure_block()).startswith("updated")
     assert (await ensure_block()).startswith("unchanged")
     settings = await configured()
     assert (settings.target, settings.require_key()) == ("/kept", "kept")
-    assert "long_gone" not in (await client.read_block_document_by_name(NAME, SLUG)).data
+    shown = (await client.read_block_document_by_name(NAME, SLUG)).block_schema
+    assert shown
+    assert set(shown.fields["properties"]) == set(PhotoEffects.model_fields)
