@@ -61,7 +61,7 @@ async def test_a_killed_run_goes_on_by_itself_and_pays_once(
     client: PrefectClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """The same run, with the parameters of the form, in a new process: it finds what was paid for, and waits for it."""
-    sandbox.knobs.generate_seconds = 8.0
+    sandbox.knobs.generate_seconds = 15.0
     deployment = await client.read_deployment_by_name("generate/on-demand")
     asked = await client.create_flow_run_from_deployment(
         deployment.id, parameters={"effect": "hug", "images": [COLLINS, HOPPER]}, work_queue_name=QUEUE
