@@ -126,7 +126,7 @@ def notifications(block: UUID) -> tuple[AutomationCore, ...]:
         )
 
     died = EventTrigger(
-        match={**_RUN, "prefect.run-count": str(RUNS)},
+        match={**_RUN, "prefect.run-count": ["0", str(RUNS)]},  # before it began, or too often
         match_related=_OURS,
         expect={"prefect.flow-run.Crashed"},
         for_each={"prefect.resource.id"},
@@ -150,10 +150,10 @@ def notifications(block: UUID) -> tuple[AutomationCore, ...]:
             + _LINK,
         ),
         tell(
-            f"a run died {RUNS} times",
+            "a run is given up",
             died,
-            "{{ flow_run.name }} is not taken up again. What it paid for is in the ledger; `resume` finishes it.\n"
-            + _LINK,
+            "{{ flow_run.name }} crashed, and is not taken up again: {{ flow_run.state.message }}\n"
+            "What it paid for is in the ledger; `resume` finishes it.\n" + _LINK,
         ),
         tell(
             "an upload started nothing",
