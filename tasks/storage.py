@@ -177,6 +177,20 @@ class Storage:
 
         return await self._call("list", folder, find)
 
+    async def times(self, folder: str) -> dict[str, datetime | None]:
+        """The same listing, in its order, with when each file was last written; None where the store does not tell."""
+
+        def find() -> dict[str, datetime | None]:
+            at = self._at(folder)
+            try:
+                found = self._fs.find(at, detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+            names = {str(name)[len(self._root) :].lstrip("/"): info for name, info in found.items() if str(name) != at}
+            return {name: _written(names[name]) for name in sorted(names)}
+
+        return await self._call("list", folder, find)
+
     async def delete(self, path: str) -> None:
         """Remove a file; one that is not there is fine."""
 
@@ -248,6 +262,21 @@ def filesystem_of(url: str, **options: Any) -> tuple[fsspec.AbstractFileSystem, 
     """
     filesystem, path = url_to_fs(url, **options)
     return filesystem, str(path)
+
+
+def _written(info: dict[str, Any]) -> datetime | None:
+    """Each filesystem has its own word for it."""
+    at = next((info[word] for word in ("mtime", "LastModified", "last_modified", "updated") if info.get(word)), None)
+    if isinstance(at, int | float):
+        return datetime.fromtimestamp(at, UTC)
+    if isinstance(at, str):
+        try:
+            at = datetime.fromisoformat(at)
+        except ValueError:
+            return None
+    if not isinstance(at, datetime):
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _sync(path: str) -> None:

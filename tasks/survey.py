@@ -68,17 +68,18 @@ class Entry(BaseModel):
     since: datetime | None = None
 
 
-async def survey(ledger: Ledger, *, max_attempts: int = 2) -> tuple[Entry, ...]:
+async def survey(ledger: Ledger, *, max_attempts: int = 2, names: tuple[str, ...] | None = None) -> tuple[Entry, ...]:
     """Every job of the ledger, by need, then by effect and id.
 
     Args:
         ledger: whose target is listed, once.
         max_attempts: as in the settings: a failure that is worth another attempt is final when they are used up.
+        names: every file of the target, sorted, where somebody has listed them a moment ago; else they are listed.
 
     Raises:
         StorageError: the target cannot be listed or read.
     """
-    return await _entries(ledger, await ledger.storage.list(""), max_attempts)
+    return await _entries(ledger, await ledger.storage.list("") if names is None else names, max_attempts)
 
 
 async def survey_open(ledger: Ledger, *, max_attempts: int = 2) -> tuple[Entry, ...]:
@@ -89,7 +90,7 @@ async def survey_open(ledger: Ledger, *, max_attempts: int = 2) -> tuple[Entry, 
     """
     notes = await ledger.storage.list(OPEN)
     requests = await ledger.open_requests()
-    listed = await _each(lambda request: ledger.storage.list(ledger.folder(request)), requests)
+    listed = await each(lambda request: ledger.storage.list(ledger.folder(request)), requests)
     return await _entries(ledger, tuple(sorted({*notes, *(name for names in listed for name in names)})), max_attempts)
 
 
@@ -125,7 +126,7 @@ async def _entries(ledger: Ledger, names: tuple[str, ...], max_attempts: int) ->
         elif found := _NOTE.fullmatch(name):
             jobs.setdefault(found["job_id"], _Files(found["job_id"])).noted = True
     listed = Ledger(_Listed(ledger.storage, names))
-    unfinished = await _each(
+    unfinished = await each(
         lambda job: _unfinished(job, listed, max_attempts), [job for job in jobs.values() if not job.done]
     )
     entries = [*unfinished, *(_completed(job) for job in jobs.values() if job.done)]
@@ -205,7 +206,7 @@ async def _note(job: _Files, storage: Storage) -> Request | None:
         return None  # what cannot be read was never said
 
 
-async def _each(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
+async def each(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
     """The results of `work` on every item, in order, so many at once."""
     slots = asyncio.Semaphore(READERS)
 
