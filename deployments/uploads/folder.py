@@ -1,0 +1,129 @@
+"""A watched folder of this machine: the operating system tells of every file that is put into it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from watchfiles import Change, awatch
+
+from deployments.uploads.events import NotAccepted
+from deployments.uploads.upload import Upload
+from tasks.errors import BadInput
+from tasks.storage import explain
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+
+    from watchfiles.main import FileChange
+
+    from deployments.uploads.listener import Listener
+
+LOOK_MS = 500
+"""How often the folder itself is looked at: one that was moved away is watched where it went, not where it was."""
+
+log = logging.getLogger("effects")
+
+
+class Folder:
+    """The inbox itself, where it is a local folder.
+
+    Attributes:
+        watching: set as soon as everything that is put there is noticed.
+    """
+
+    def __init__(self) -> None:
+        self.watching = asyncio.Event()
+
+    async def listen(self, listener: Listener) -> None:
+        """Tell of files that are put there, until cancelled. The folder is made where there is none.
+
+        Raises:
+            BadInput: the inbox is not local, or cannot be made or watched.
+        """
+        place = listener.place
+        if not place.local:
+            raise BadInput(f"the inbox {place.url} is no folder of this machine: it cannot be watched")
+        root = Path(place.bucket)
+        async with asyncio.TaskGroup() as telling:
+            async for changed in self._changes(root):
+                telling.create_task(_tell(listener, list(_uploads(root, changed))))
+
+    async def _changes(self, root: Path) -> AsyncIterator[Iterable[Path]]:
+        """Files and folders that were put there, some at a time."""
+        anew = False
+        while True:
+            try:
+                watched = _made(root)
+                async with aclosing(_watch(root)) as watch:
+                    async for changes in watch:
+                        if not self.watching.is_set():
+                            log.info("uploads: watching %s", root)
+                            self.watching.set()
+                        # What is there already when it is watched anew was put there while nobody watched.
+                        found, anew = ([root] if anew else [Path(path) for _, path in changes]), False
+                        if found:
+                            yield found
+                        if _identity(root) != watched:
+                            break
+            except OSError as error:
+                raise BadInput(f"the inbox {root} cannot be watched: {explain(error)}") from error
+            log.warning("uploads: %s was moved or removed: it is watched anew", root)
+            anew = True
+
+
+def _watch(root: Path) -> AsyncGenerator[set[FileChange], None]:
+    return awatch(
+        root,
+        watch_filter=lambda change, _: change is not Change.deleted,
+        rust_timeout=LOOK_MS,
+        yield_on_timeout=True,
+        ignore_permission_denied=True,
+    )
+
+
+def _made(root: Path) -> tuple[int, int] | None:
+    root.mkdir(parents=True, exist_ok=True)
+    return _identity(root)
+
+
+async def _tell(listener: Listener, uploads: Iterable[Upload]) -> None:
+    with suppress(NotAccepted):  # the listener keeps them, and has said why
+        await listener.tell(uploads)
+
+
+def _uploads(root: Path, paths: Iterable[Path]) -> Iterator[Upload]:
+    """The files among them, and in the folders among them: a folder is watched only after it came with its files."""
+    for path in paths:
+        for file in _files(path):
+            try:
+                stat = file.stat()
+                key = file.relative_to(root).as_posix()
+                key.encode()
+            except OSError:
+                continue  # gone again
+            except UnicodeEncodeError:
+                log.warning("uploads: %r: its name is no UTF-8", file)
+                continue
+            version = f"{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_size}"
+            yield Upload("folder", str(root), key, version)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        for folder, _, names in os.walk(path):
+            yield from (Path(folder, name) for name in names)
+    else:
+        yield path
+
+
+def _identity(root: Path) -> tuple[int, int] | None:
+    try:
+        stat = root.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino

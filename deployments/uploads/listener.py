@@ -1,0 +1,250 @@
+"""The listener: uploads in from its sources, events out to Prefect.
+
+It is a bell, not a book: an event only wakes a flow, which reads the inbox itself. So a notification may come twice,
+and what a dead listener missed is found by the sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from deployments.uploads.events import NotAccepted, event_of, require_server, send
+from deployments.uploads.notification import Notification, read_notification
+from deployments.uploads.place import Place
+from deployments.uploads.window import LONGEST_S, QUIET_S, Window
+from tasks.errors import EffectsError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from uuid import UUID
+
+    from deployments.uploads.events import Event
+    from deployments.uploads.upload import Upload
+    from deployments.uploads.window import Group
+
+MOST_PENDING = 10_000
+"""Uploads that are kept in memory until the server has accepted their event."""
+
+MOST_REMEMBERED = 50_000
+"""Uploads that were told already, and whose repeats wake nobody. Prefect itself forgets after 1,000, or 5 minutes."""
+
+EVENTS_AT_ONCE = 10
+"""In one request to the server: a few megabytes at the very most."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+"""Between tries to hand an event over; the pause doubles."""
+
+log = logging.getLogger("effects")
+
+
+@dataclass
+class Counters:
+    """What came and what became of it, since the listener started.
+
+    Attributes:
+        uploads: new files in the inbox.
+        repeated: notifications of an upload that was known already.
+        ignored: notifications that concern no job: other places, removals, hidden files, the store's own tests.
+        malformed: notifications that nobody can read.
+        events: accepted by Prefect.
+        not_accepted: tries to hand events over that failed.
+    """
+
+    uploads: int = 0
+    repeated: int = 0
+    ignored: int = 0
+    malformed: int = 0
+    events: int = 0
+    not_accepted: int = 0
+
+
+class Source(Protocol):
+    """Something that uploads are heard of by: a folder, a queue, an HTTP endpoint."""
+
+    async def listen(self, listener: Listener) -> None:
+        """Tell the listener of uploads until cancelled.
+
+        Raises:
+            BadInput: it cannot work at all as it was set up.
+        """
+
+
+async def listen(
+    inbox: str, sources: Sequence[Source], *, quiet_s: float = QUIET_S, longest_s: float = LONGEST_S
+) -> None:
+    """Turn uploads to an inbox into Prefect events, until cancelled; it ends within a second then.
+
+    Args:
+        inbox: any fsspec URL or local path.
+        sources: what tells of uploads to it.
+        quiet_s: uploads are told of when no other came for so long.
+        longest_s: and at the latest so long after the first.
+
+    Raises:
+        BadInput: the inbox, a source or Prefect's settings do not fit.
+    """
+    require_server()
+    listener = Listener(Place.of(inbox), Window(quiet_s, longest_s))
+    try:
+        async with asyncio.TaskGroup() as running:
+            running.create_task(listener.run())
+            for source in sources:
+                running.create_task(source.listen(listener))
+    except ExceptionGroup as troubles:
+        raise _plain(troubles) from None
+
+
+def _plain(trouble: Exception) -> Exception:
+    """The first of our own errors in a group of groups; else the group as it is."""
+    inside: Exception | None = trouble
+    while isinstance(inside, ExceptionGroup):
+        ours = inside.subgroup(EffectsError)
+        inside = ours.exceptions[0] if ours else None
+    return inside or trouble
+
+
+class Listener:
+    """What all sources tell their uploads to.
+
+    Args:
+        place: the inbox.
+        window: groups what comes close together.
+        send: hands events to Prefect; raises `NotAccepted`.
+    """
+
+    def __init__(
+        self, place: Place, window: Window, *, send: Callable[[Sequence[Event]], Awaitable[None]] = send
+    ) -> None:
+        self.place = place
+        self.counters = Counters()
+        self._window, self._send = window, send
+        self._pending: dict[UUID, asyncio.Future[bool]] = {}
+        self._told: OrderedDict[UUID, None] = OrderedDict()
+        self._came, self._answering = asyncio.Event(), asyncio.Event()
+        self._answering.set()
+
+    @property
+    def pending(self) -> int:
+        """Uploads that Prefect has not been told of yet."""
+        return len(self._pending)
+
+    @property
+    def answering(self) -> bool:
+        """Whether Prefect accepted the latest event."""
+        return self._answering.is_set()
+
+    async def answers(self) -> None:
+        """Return at once, or when Prefect accepts events again."""
+        await self._answering.wait()
+
+    def read(self, body: bytes | str, origin: str) -> Notification:
+        """Read a notification, whatever it is; count and log what is wrong with it."""
+        notification = read_notification(body)
+        for problem in notification.problems:
+            log.warning("uploads: a malformed notification from %s: %s", origin, problem)
+        self.counters.malformed += len(notification.problems)
+        self.counters.ignored += notification.ignored
+        return notification
+
+    async def tell(self, uploads: Iterable[Upload]) -> None:
+        """Tell of uploads; returns when Prefect has accepted an event for each, at once where there is nothing new.
+
+        Raises:
+            NotAccepted: it has not, at least not yet. The uploads are kept and tried again all the same; telling of
+                them again waits for the next try.
+        """
+        waiting = [answer for upload in uploads if (answer := self._take(upload))]
+        if not waiting:
+            return
+        if not self.answering:
+            raise NotAccepted("the Prefect server does not answer")
+        await asyncio.wait(waiting)
+        if not all(answer.result() for answer in waiting):
+            raise NotAccepted("the Prefect server does not answer")
+
+    async def run(self) -> None:
+        """Close windows and send events, until cancelled."""
+        try:
+            while True:
+                await self._window_to_close()
+                groups = self._window.close()
+                for start in range(0, len(groups), EVENTS_AT_ONCE):
+                    await self._deliver(groups[start : start + EVENTS_AT_ONCE])
+        finally:
+            self._answering.clear()
+            self._not_yet()
+
+    def _take(self, upload: Upload) -> asyncio.Future[bool] | None:
+        """The answer to wait for; None where there is nothing to tell."""
+        folder = self.place.folder_of(upload.bucket, upload.key)
+        if folder is None:
+            self.counters.ignored += 1
+            return None
+        if upload.id in self._told:
+            self.counters.repeated += 1
+            return None
+        if upload.id in self._pending:
+            self.counters.repeated += 1
+            return self._pending[upload.id]
+        if self.pending >= MOST_PENDING:
+            raise NotAccepted(f"{self.pending} uploads wait for the Prefect server: there is no room for more")
+        self.counters.uploads += 1
+        self._window.add(folder, upload, asyncio.get_running_loop().time())
+        self._came.set()
+        answer = self._pending[upload.id] = asyncio.get_running_loop().create_future()
+        return answer
+
+    async def _window_to_close(self) -> None:
+        while True:
+            self._came.clear()
+            closes_at = self._window.closes_at()
+            left = None if closes_at is None else closes_at - asyncio.get_running_loop().time()
+            if left is not None and left <= 0:
+                return
+            try:
+                async with asyncio.timeout(left):
+                    await self._came.wait()
+            except TimeoutError:
+                return
+
+    async def _deliver(self, groups: Sequence[Group]) -> None:
+        """Send until accepted: always the same groups, so that what arrived without an answer is known again."""
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                await self._send([event_of(group, self.place) for group in groups])
+            except NotAccepted as error:
+                self.counters.not_accepted += 1
+                if self.answering:
+                    log.warning("uploads: %s; %d uploads wait → %s", error, self.pending, error.next_move)
+                self._answering.clear()
+                self._not_yet()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+            else:
+                break
+        if not self.answering:
+            log.info("uploads: the Prefect server answers again")
+        self._answering.set()
+        self.counters.events += len(groups)
+        for group in groups:
+            self._accepted(group)
+
+    def _accepted(self, group: Group) -> None:
+        shown = group.folders[0] if len(group.folders) == 1 else f"{len(group.folders)} folders"
+        log.info("uploads: told Prefect of %d in %s", len(group.uploads), shown)
+        for upload in group.uploads:
+            self._told[upload.id] = None
+            self._pending.pop(upload.id).set_result(True)
+        while len(self._told) > MOST_REMEMBERED:
+            self._told.popitem(last=False)
+
+    def _not_yet(self) -> None:
+        """Answer everyone who waits; who asks again waits for the next try."""
+        for upload, answer in self._pending.items():
+            answer.set_result(False)
+            self._pending[upload] = asyncio.get_running_loop().create_future()
