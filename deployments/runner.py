@@ -1,0 +1,197 @@
+"""Runs what the local stack serves: Prefect's runner, except that a run starts at once and a stop loses nothing.
+
+Prefect starts a new Python for each run, which imports everything anew. Here one process has imported everything and
+forks for each run (`multiprocessing`'s fork server): what then happens is what `python -m prefect.engine` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import multiprocessing
+import multiprocessing.connection
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import prefect.engine
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.runner import Runner
+from prefect.runner._control_channel import ControlSignalStatus
+from prefect.runner._process_manager import ProcessHandle
+from prefect.states import AwaitingRetry
+
+from deployments.served import prefect_yaml, read_deployments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+POLL_S = 0.5
+"""Between two looks for new runs: each costs the server about 10 ms."""
+
+END_S = 5
+"""How long a run that is told to end may take before it is killed."""
+
+FORKS = multiprocessing.get_context("forkserver")
+
+UNDER_WAY = [StateType.RUNNING, StateType.PENDING]
+
+
+class LocalRunner(Runner):
+    """Prefect's runner, with runs that are forked, and put back when it stops in place of being cancelled."""
+
+    async def __aenter__(self) -> LocalRunner:
+        await super().__aenter__()
+        self._scheduled_run_poller._resolve_starter = lambda _: Fork(self)
+        return self
+
+    def handle_sigterm(self, *_: object) -> None:
+        """Stop as when standard input closes; Prefect's own handler cannot, inside a running event loop."""
+        if self._loop:
+            self._loop.create_task(self.astop())
+
+    async def cancel_all(self) -> None:
+        """Put back what is under way: its process ends, and the next start goes on where the ledger says."""
+        await asyncio.gather(*(self._put_back(run) for run in self._process_manager.flow_run_ids()))
+
+    async def _put_back(self, flow_run_id: UUID) -> None:
+        # The process has to know before it is told to end: else it says of itself that it crashed.
+        heard = await self._control_channel.signal(flow_run_id, "reschedule")
+        if heard is ControlSignalStatus.ALREADY_CONCLUDED:
+            return
+        await self._client.set_flow_run_state(flow_run_id, AwaitingRetry(message="put back: `effects up` was stopped"))
+        await self._process_manager.kill(flow_run_id, END_S, force=heard is not ControlSignalStatus.ACKNOWLEDGED)
+
+
+class Fork:
+    """Starts one flow run as a fork of the process that has imported everything."""
+
+    def __init__(self, runner: LocalRunner) -> None:
+        self._runner = runner
+
+    async def start(
+        self,
+        flow_run: FlowRun,
+        task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Start it, say so, and wait until it has ended."""
+        port, token = self._runner._control_channel.register(flow_run.id)
+        environment = {
+            "PREFECT__FLOW_RUN_ID": str(flow_run.id),
+            "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",  # the runner's to run
+            "PREFECT__CONTROL_PORT": str(port),
+            "PREFECT__CONTROL_TOKEN": token,
+        }
+        process = FORKS.Process(target=_run, args=(environment,), name=f"flow run {flow_run.id}")
+        try:
+            await anyio.to_thread.run_sync(process.start)
+        except BaseException:
+            self._runner._control_channel.unregister(flow_run.id)
+            raise
+        task_status.started(ProcessHandle(process))
+        await anyio.to_thread.run_sync(process.join)
+        await self._tell(flow_run)
+
+    async def _tell(self, flow_run: FlowRun) -> None:
+        ended = await self._runner._client.read_flow_run(flow_run.id)
+        state = ended.state
+        if state:
+            _say(f"{ended.name}: {state.name}" + (f" · {state.message}" if state.message else ""))
+
+
+def _run(environment: dict[str, str]) -> None:
+    """In the fork: what `python -m prefect.engine` does."""
+    os.environ.update(environment)
+    threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    try:
+        runpy.run_path(prefect.engine.__file__, run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # a fork ends without them, and Prefect hands over its last words there
+
+
+def _end_with_the_runner() -> None:
+    """A run whose runner was killed would go on unseen, and the next runner would begin it anew beside it."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(END_S)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def take_up(client: PrefectClient, deployments: Sequence[UUID]) -> int:
+    """Begin again what a stack that was killed has left as running; returns how many.
+
+    Nobody else runs these deployments: they have no work pool, and a Prefect home has one stack.
+    """
+    mine = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNDER_WAY)),
+    )
+    taken = 0
+    while runs := await client.read_flow_runs(flow_run_filter=mine, limit=100):
+        for run in runs:
+            await client.set_flow_run_state(run.id, AwaitingRetry(message="its process is gone: begun again"), force=True)
+            taken += 1
+    return taken
+
+
+async def serve() -> None:
+    """Serve until standard input closes, which it does however the process that started this one ends."""
+    runner = LocalRunner(name="effects up", pause_on_shutdown=False, query_seconds=POLL_S, limit=None)
+    ids = [await runner.aadd_deployment(deployment) for deployment in read_deployments(prefect_yaml())]
+    async with get_client() as client:
+        if taken := await take_up(client, ids):
+            _say(f"begun again, since their processes are gone: {taken}")
+    await anyio.to_thread.run_sync(_warm)
+    loop = asyncio.get_running_loop()
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        loop.call_soon_threadsafe(runner.handle_sigterm)
+
+    threading.Thread(target=watch, daemon=True).start()
+    _say("ready")
+    await runner.start()
+
+
+def _warm() -> None:
+    """Have the process that forks import everything before the first run needs it."""
+    process = FORKS.Process(target=partial(int))
+    process.start()
+    process.join()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{datetime.now():%H:%M:%S} {line}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """`python -m deployments.runner`, as `effects up` starts it."""
+    FORKS.set_forkserver_preload(["prefect.engine", "prefect.flow_engine", "deployments.runner", "flows.batch"])
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()
