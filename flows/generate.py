@@ -7,24 +7,26 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 from prefect import flow, runtime
+from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations for the form
 from pydantic import Field
 
+from flows.configuration import configured
+from flows.form import Duration, Effect  # noqa: TC001 - likewise
 from flows.outcomes import as_state, not_there, there
 from flows.veil import unveiled
+from tasks.effects import check_job
 from tasks.errors import EffectsError, GenerationFailed
 from tasks.fetch import fetch, fetch_images, forget
 from tasks.jobs import Job, Outcome, Record, Request, SourceImage, public_url
 from tasks.persist import persist_video
 from tasks.poll import poll_generation
-from tasks.settings import Settings, load_settings
 from tasks.submit import submit_generation
 from tasks.validate import validate, validate_images
 from tasks.visibility import about_job
 from tasks.workspace import open_workspace
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
-
+    from tasks.settings import Settings
     from tasks.workspace import Workspace
 
 
@@ -36,24 +38,27 @@ def _run_name() -> str:
 
 @flow(name="generate", flow_run_name=_run_name)
 async def generate(
-    effect: str,
-    images: list[str],
-    duration: int = 5,
+    effect: Effect,
+    images: Annotated[list[str], Field(min_length=1)],
+    duration: Duration = 5,
     take: Annotated[int, Field(ge=0)] = 0,
     target: str | None = None,
 ) -> State[Outcome]:
     """Make one video effect out of one or two photos. The same photos and effect are never paid for twice.
 
     Args:
-        effect: A scene of the catalogue, such as hug, kiss, heart_gesture (two photos), squish or expansion (one).
-        images: The photos, as URLs or paths that the worker can read. For two people: the first is on the left.
-        duration: Seconds. Two-person effects come in 5 or 10, the others in 5.
+        effect: What happens in it. hug, kiss, heart_gesture take two photos; squish, expansion and most others one.
+        images: The photos, one a line: URLs (https, s3, …) or paths that the worker can read. For two people one
+            photo each, first the person on the left.
+        duration: Seconds. Effects of two people come in 5 or 10, the others in 5.
         take: 0 for the first video; 1, 2… for another variation of the same photos, which costs anew.
-        target: Where the video goes; empty for EFFECTS_TARGET.
+        target: Where the video goes; empty for the default target.
     """
     job = Job(effect=effect, images=unveiled(images), duration=duration, take=take)
     try:
-        async with open_workspace(load_settings(target=target or None)) as workspace:
+        settings = await configured(target=target or None)
+        async with open_workspace(settings) as workspace:
+            check_job(job, workspace.catalogue, default_model=settings.model)  # before anything is fetched
             outcome = await generate_video(job, workspace)
     except EffectsError as error:
         outcome = Outcome.from_error(effect, error)

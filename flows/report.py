@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations for the form
 from prefect.states import Completed
 from pydantic import Field
 
+from flows.configuration import configured
 from tasks.errors import BadInput, StorageError
 from tasks.ledger import Ledger
 from tasks.report import Report, Spend, report_on
-from tasks.settings import load_settings
 from tasks.storage import Storage
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
 
 TABLE_ROWS = 1000
 """An artifact is one row of the server's database: `effects status --json` has all."""
@@ -29,10 +27,10 @@ async def report(target: str | None = None, days: Annotated[int, Field(ge=1, le=
     It lists the target once, and reads what is unfinished and what was finished in these days.
 
     Args:
-        target: Where the ledger is; empty for EFFECTS_TARGET.
+        target: Where the ledger is; empty for the default target.
         days: How far back the spend is added up.
     """
-    settings = load_settings(target=target or None)
+    settings = await configured(target=target or None)
     try:
         ledger = Ledger(Storage(settings.target))
     except StorageError as error:

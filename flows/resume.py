@@ -8,7 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 from prefect import flow
+from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations for the form
 
+from flows.attention import call_for_a_person
+from flows.configuration import configured
 from flows.generate import make_video
 from flows.outcomes import not_there, summary_state, there
 from tasks.errors import BadInput, GenerationFailed, SubmitUnknown
@@ -16,29 +19,26 @@ from tasks.fetch import fetch_images, forget
 from tasks.jobs import Outcome, Summary
 from tasks.reckoning import Reckoning
 from tasks.reconcile import allow_resubmission
-from tasks.settings import load_settings
 from tasks.submit import final_error
 from tasks.workspace import open_workspace
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
-
     from tasks.jobs import Record, Request
     from tasks.workspace import Workspace
 
 log = logging.getLogger("effects")
 
 
-@flow(name="resume")
+@flow(name="resume", on_failure=[call_for_a_person])
 async def resume(resubmit_unknown: bool = False, target: str | None = None) -> State[Summary]:
     """Finish every job that was begun and has no video yet. What was paid for is never paid for again.
 
     Args:
         resubmit_unknown: Also send again what may have been paid for already, where the provider's log does not
             show it. Each such job may cost twice.
-        target: Where the ledger is; empty for EFFECTS_TARGET.
+        target: Where the ledger is; empty for the default target.
     """
-    async with open_workspace(load_settings(target=target or None)) as workspace:
+    async with open_workspace(await configured(target=target or None)) as workspace:
         summary = await resume_all(workspace, resubmit_unknown=resubmit_unknown)
     return summary_state(summary)
 
