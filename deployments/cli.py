@@ -67,6 +67,12 @@ def _batch(options: argparse.Namespace) -> int:
     return batch(options.manifest, changes, dry_run=options.dry_run, as_json=options.json)
 
 
+def _inbox(options: argparse.Namespace) -> int:
+    from deployments.inbox import inbox
+
+    return inbox(options.url, target=options.target, as_json=options.json)
+
+
 def _resume(options: argparse.Namespace) -> int:
     from deployments.bookkeeping import resume
 
@@ -135,6 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--max-in-flight", type=_whole, metavar="N", help="jobs under way at once (default 20)")
     batch.add_argument("--budget-usd", type=float, metavar="X", help="spend no more than this, US$")
     batch.add_argument("--dry-run", action="store_true", help="check every row and show the price; send nothing")
+
+    inbox = add("inbox", _inbox, "make the videos of what was uploaded and is not done yet")
+    inbox.add_argument("url", metavar="URL", nargs="?", help="where photos are uploaded (default EFFECTS_INBOX)")
+    inbox.add_argument("--target", metavar="URL", help="where the videos go (default EFFECTS_TARGET or ./videos)")
 
     resume = add("resume", _resume, "finish what is open: lost answers, dead processes, waits that were too short")
     resume.add_argument(

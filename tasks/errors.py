@@ -28,9 +28,11 @@ class EffectsError(Exception):
         job_id: the job, once it is known.
         generation_id: the provider's id, once it is known: from here on the job can be resumed.
         attempt: the attempt, counted from 1, once there is one.
+        final: whether asking for the same photos and wish again ends the same, whatever else is mended.
     """
 
     next_move: ClassVar[str] = "look at the reason, then run it again"
+    final: bool = False
 
     def __init__(
         self,
@@ -63,9 +65,17 @@ class BadInput(EffectsError):
 
     next_move = "fix the input"
 
-    def __init__(self, problems: Sequence[str] | str, *, transient: bool = False, job_id: str | None = None) -> None:
+    def __init__(
+        self,
+        problems: Sequence[str] | str,
+        *,
+        transient: bool = False,
+        final: bool = False,
+        job_id: str | None = None,
+    ) -> None:
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
         self.transient = transient
+        self.final = final
         super().__init__("; ".join(self.problems), job_id=job_id)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -81,6 +91,7 @@ class Rejected(EffectsError):
     """The provider refused the request itself (HTTP 400 and its kin): the same request is refused for ever."""
 
     next_move = "fix the input; the provider refuses this request as it is"
+    final = True
 
     @property
     def state(self) -> JobState:  # noqa: D102

@@ -229,6 +229,7 @@ class Outcome(_Word):
         cost_usd: what this run spent on it: 0 where it was reused or nothing was accepted.
         seconds: how long this run took over it.
         reason: what happened and what to do next; None where the video is there.
+        final: of an error: whether asking for the same again ends the same; not shown.
     """
 
     state: JobState
@@ -241,6 +242,7 @@ class Outcome(_Word):
     cost_usd: float = 0.0
     seconds: float = 0.0
     reason: str | None = None
+    final: Annotated[bool, Field(exclude=True)] = False
 
     @classmethod
     def from_error(cls, effect: str, error: EffectsError, *, request: Request | None = None) -> Outcome:
@@ -252,6 +254,7 @@ class Outcome(_Word):
             generation_id=error.generation_id,
             attempt=error.attempt,
             reason=f"{error.reason} → {error.next_move}",
+            final=error.final,
         )
 
 
@@ -269,7 +272,7 @@ class RowOutcome(Outcome):
     @classmethod
     def of(cls, row: int, name: str, outcome: Outcome) -> RowOutcome:
         """An outcome with its row."""
-        return cls(name=name, row=row, **outcome.model_dump())
+        return cls(name=name, row=row, final=outcome.final, **outcome.model_dump())
 
 
 class Summary(_Word):

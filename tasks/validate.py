@@ -137,7 +137,7 @@ async def validate(
                 problems.append(f"{name}: the same picture as {first}; two different ones are needed")
 
     if found is None or problems:
-        raise BadInput(problems)
+        raise BadInput(problems, final=True)
     effect, model = found
     return Request(
         job_id=job_id(effect.name, tuple(source.sha256 for source in sources), job.duration, model.id, job.take),
