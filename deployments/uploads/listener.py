@@ -50,6 +50,7 @@ class Counters:
         repeated: notifications of an upload that was known already.
         ignored: notifications that concern no job: other places, removals, hidden files, the store's own tests.
         malformed: notifications that nobody can read.
+        refused: requests over HTTP without the secret.
         events: accepted by Prefect.
         not_accepted: tries to hand events over that failed.
     """
@@ -58,6 +59,7 @@ class Counters:
     repeated: int = 0
     ignored: int = 0
     malformed: int = 0
+    refused: int = 0
     events: int = 0
     not_accepted: int = 0
 
@@ -146,6 +148,8 @@ class Listener:
         notification = read_notification(body)
         for problem in notification.problems:
             log.warning("uploads: a malformed notification from %s: %s", origin, problem)
+        if notification.confirm:
+            log.warning("uploads: a topic asks whether it may send here; if so, open once: %s", notification.confirm)
         self.counters.malformed += len(notification.problems)
         self.counters.ignored += notification.ignored
         return notification

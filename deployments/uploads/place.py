@@ -28,7 +28,7 @@ class Place:
     """Where the inbox lies.
 
     Attributes:
-        url: as it may be shown; a local one as an absolute path.
+        url: as the flows get it; a local one as an absolute path.
         bucket: the bucket or container; of a local inbox, its absolute path.
         prefix: of the keys in the bucket that concern it; empty, or with `/` at its end.
         local: whether it is a folder of this machine.
@@ -50,12 +50,14 @@ class Place:
         if scheme in LOCAL:
             path = str(Path(rest).expanduser().absolute())
             return cls(path, path, "", local=True)
-        bucket, _, path = rest.partition("/")
-        bucket = bucket.partition("@")[0]  # abfs://container@account.dfs.core.windows.net/…
+        host, _, path = rest.partition("/")
+        bucket, at, _ = host.rpartition("@") if "@" in host else (host, "", "")
+        if at and ":" in bucket:
+            raise BadInput(f"the inbox {public_url(inbox)} carries a password: it would be read in every event")
         if not bucket:
             raise BadInput(f"the inbox {public_url(inbox)} names no bucket")
         prefix = path.strip("/")
-        return cls(public_url(inbox.rstrip("/")), bucket, f"{prefix}/" if prefix else "", local=False)
+        return cls(inbox.rstrip("/"), bucket, f"{prefix}/" if prefix else "", local=False)
 
     def folder_of(self, bucket: str, key: str) -> str | None:
         """The job that a file belongs to, relative to the inbox: `<effect>/<name>`, or `<effect>/<file>`.
