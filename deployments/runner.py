@@ -16,9 +16,7 @@ import signal
 import sys
 import threading
 import time
-from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 import anyio
 import anyio.abc
@@ -37,7 +35,10 @@ from prefect.runner._control_channel import ControlSignalStatus
 from prefect.runner._process_manager import ProcessHandle
 from prefect.states import AwaitingRetry
 
+from deployments.automations import ensure_automations
+from deployments.part import READY
 from deployments.served import prefect_yaml, read_deployments
+from tasks.jobs import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
+    from prefect.deployments.runner import RunnerDeployment
 
 POLL_S = 0.5
 """Between two looks for new runs: each costs the server about 10 ms."""
@@ -52,7 +54,13 @@ POLL_S = 0.5
 END_S = 5
 """How long a run that is told to end may take before it is killed."""
 
+SWEEP = "sweep"
+"""The name of the deployments that look for what nobody has told of."""
+
 FORKS = multiprocessing.get_context("forkserver")
+
+IDLE = Summary.of(()).line
+"""Sweeps that found nothing are not worth a line."""
 
 UNDER_WAY = [StateType.RUNNING, StateType.PENDING]
 
@@ -60,15 +68,15 @@ UNDER_WAY = [StateType.RUNNING, StateType.PENDING]
 class LocalRunner(Runner):
     """Prefect's runner, with runs that are forked, and put back when it stops in place of being cancelled."""
 
-    async def __aenter__(self) -> LocalRunner:
+    async def __aenter__(self) -> Self:
         await super().__aenter__()
         self._scheduled_run_poller._resolve_starter = lambda _: Fork(self)
         return self
 
     def handle_sigterm(self, *_: object) -> None:
-        """Stop as when standard input closes; Prefect's own handler cannot, inside a running event loop."""
+        """Stop; Prefect's own handler cannot, inside a running event loop."""
         if self._loop:
-            self._loop.create_task(self.astop())
+            self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self.astop()))
 
     async def cancel_all(self) -> None:
         """Put back what is under way: its process ends, and the next start goes on where the ledger says."""
@@ -108,14 +116,14 @@ class Fork:
         except BaseException:
             self._runner._control_channel.unregister(flow_run.id)
             raise
-        task_status.started(ProcessHandle(process))
+        task_status.started(ProcessHandle(process))  # type: ignore[arg-type] # has all that a spawned one has
         await anyio.to_thread.run_sync(process.join)
         await self._tell(flow_run)
 
     async def _tell(self, flow_run: FlowRun) -> None:
         ended = await self._runner._client.read_flow_run(flow_run.id)
         state = ended.state
-        if state:
+        if state and state.message != IDLE:
             _say(f"{ended.name}: {state.name}" + (f" · {state.message}" if state.message else ""))
 
 
@@ -151,47 +159,47 @@ async def take_up(client: PrefectClient, deployments: Sequence[UUID]) -> int:
     taken = 0
     while runs := await client.read_flow_runs(flow_run_filter=mine, limit=100):
         for run in runs:
-            await client.set_flow_run_state(run.id, AwaitingRetry(message="its process is gone: begun again"), force=True)
+            await client.set_flow_run_state(
+                run.id, AwaitingRetry(message="its process is gone: begun again"), force=True
+            )
             taken += 1
     return taken
 
 
 async def serve() -> None:
-    """Serve until standard input closes, which it does however the process that started this one ends."""
+    """Serve the deployments of prefect.yaml until SIGTERM."""
     runner = LocalRunner(name="effects up", pause_on_shutdown=False, query_seconds=POLL_S, limit=None)
-    ids = [await runner.aadd_deployment(deployment) for deployment in read_deployments(prefect_yaml())]
+    deployments = read_deployments(prefect_yaml())
+    ids = [await runner.aadd_deployment(deployment) for deployment in deployments]
+    await ensure_automations()
     async with get_client() as client:
         if taken := await take_up(client, ids):
-            _say(f"begun again, since their processes are gone: {taken}")
+            _say(f"{taken} of the last time begun again")
+        for deployment, deployment_id in zip(deployments, ids, strict=True):
+            if deployment.name == SWEEP:  # for what came while nothing was up
+                await client.create_flow_run_from_deployment(deployment_id)
+    FORKS.set_forkserver_preload([__name__, "prefect.flow_engine", *_modules(deployments)])
     await anyio.to_thread.run_sync(_warm)
-    loop = asyncio.get_running_loop()
-
-    def watch() -> None:
-        sys.stdin.buffer.read()
-        loop.call_soon_threadsafe(runner.handle_sigterm)
-
-    threading.Thread(target=watch, daemon=True).start()
-    _say("ready")
+    _say(READY)
     await runner.start()
+
+
+def _modules(deployments: Sequence[RunnerDeployment]) -> set[str]:
+    return {str(deployment.entrypoint).rpartition(".")[0] for deployment in deployments}
 
 
 def _warm() -> None:
     """Have the process that forks import everything before the first run needs it."""
-    process = FORKS.Process(target=partial(int))
+    process = FORKS.Process(target=int)
     process.start()
     process.join()
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{datetime.now():%H:%M:%S} {line}\n")
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    """`python -m deployments.runner`, as `effects up` starts it."""
-    FORKS.set_forkserver_preload(["prefect.engine", "prefect.flow_engine", "deployments.runner", "flows.batch"])
+    """`python -m deployments.tether deployments.runner`, as `effects up` starts it."""
     asyncio.run(serve())
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,101 @@
+"""One process of the local stack: how it is started, heard, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+READY = "ready"
+"""What the runner says when an upload would start a run."""
+
+RESTARTS, WITHIN_S = 3, 120.0
+"""So often within so long a part is started again."""
+
+
+class Part:
+    """A program of ours, which ends when its standard input closes.
+
+    Args:
+        name: for people.
+        module: and its arguments, as after `python -m`.
+        log: a file for what it says on standard error.
+        heard: told of each line of its standard output.
+        inherited: descriptors that it needs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        log: Path,
+        heard: Callable[[str], None] | None = None,
+        inherited: Sequence[int] = (),
+    ) -> None:
+        self.name = name
+        self._module, self._environment, self._log, self._heard = module, environment, log, heard
+        self._inherited = inherited
+        self._starts: list[float] = []
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again: what an earlier one has left behind is killed."""
+        if self._starts:
+            self.kill()
+        self._starts.append(time.monotonic())
+        self._killed = False
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", *self._module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if self._heard else log,
+                stderr=log,
+                env=self._environment,
+                pass_fds=self._inherited,
+                start_new_session=True,  # Ctrl-C is for the stack, which then ends its parts in order
+            )
+        if self._heard:
+            threading.Thread(target=self._listen, args=(self._heard,), daemon=True).start()
+
+    @property
+    def worn_out(self) -> bool:
+        """Whether it has died so often that starting it again mends nothing."""
+        return len([start for start in self._starts if start > time.monotonic() - WITHIN_S]) > RESTARTS
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is not there any more."""
+        return self.process.poll() is not None
+
+    def end(self, patience_s: float) -> None:
+        """End it, and whatever it started; what is left after so many seconds is killed."""
+        if self.process.stdin:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill it at once, and whatever it started: they share its process group."""
+        if self._killed:
+            return
+        self._killed = True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _listen(self, heard: Callable[[str], None]) -> None:
+        for line in self.process.stdout or ():
+            heard(line.decode(errors="replace").rstrip("\n"))

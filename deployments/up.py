@@ -1,0 +1,332 @@
+"""`effects up`: everything on this machine: Prefect's server and dashboard, the deployments, the watched inbox.
+
+One process starts the others and looks after them. One that dies is started again, since nobody sits beside a photo
+booth; one that dies again and again stops the stack, with a line that says which. However this process ends, the
+others end with it: their standard input closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from deployments.part import READY, Part
+from deployments.sandbox.server import Sandbox
+from deployments.server import quieten, server_environment
+from deployments.stack import running_stack, take_place
+from tasks.effects import load_catalogue
+from tasks.errors import BadInput, EffectsError, StorageError
+from tasks.jobs import public_url
+from tasks.settings import load_settings
+from tasks.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from deployments.stack import Place
+    from tasks.effects import Effect
+    from tasks.settings import Settings
+
+PORT = 4200
+"""Prefect's own: where people expect the dashboard."""
+
+BACKLOG = 2048
+
+INBOX = "./inbox"
+SANDBOX_TARGET = "./sandbox-videos"
+"""Where nobody said otherwise: among real videos, those of the sandbox would be taken for real."""
+
+LOG = "effects-up.log"
+LONGEST_LOG = 5_000_000
+
+LOOK_S = 0.1
+START_S = 120.0
+END_S = 15.0
+
+SERVER = {
+    # In memory, a restart of the server would leave the slots of the runs under way taken for ever.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
+
+RUNS = {
+    # A run that hangs is found by the beat that is missing; one whose process died is seen at once.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+}
+
+
+class AlreadyUp(EffectsError):  # noqa: N818
+    """There is a stack on this machine already."""
+
+    next_move = "use that one, or stop it first"
+
+
+class PortTaken(EffectsError):  # noqa: N818
+    """The port that was asked for cannot be had."""
+
+    next_move = "choose another with --port"
+
+
+class PartBroken(EffectsError):  # noqa: N818
+    """A part of the stack does not start, or dies again and again."""
+
+    next_move = "see what its log says"
+
+
+class _Stopped(Exception):  # noqa: N818
+    """Somebody asked it to stop before it was up."""
+
+
+def up(changes: Mapping[str, object], *, port: int | None, as_json: bool) -> int:
+    """Be up until Ctrl-C or SIGTERM; returns the exit code, 0.
+
+    Args:
+        changes: settings by name, over those of the environment; None where one is not given.
+        port: the dashboard's; None takes Prefect's own, or a free one where that is taken.
+        as_json: print where everything is as one JSON document; what happens goes to standard error then.
+
+    Raises:
+        BadInput: a setting does not fit, or this system cannot fork.
+        AlreadyUp, PortTaken, PartBroken: by the next move.
+    """
+    if os.name != "posix":
+        raise BadInput("`effects up` needs Linux or macOS")
+    settings = load_settings(**changes)
+    load_catalogue(settings.catalogue)
+    quieten()
+    from prefect.settings import PREFECT_HOME  # noqa: PLC0415 - after `quieten`
+
+    home = PREFECT_HOME.value()
+    with take_place(home) as place:
+        if place is None:
+            where = (running_stack(home) or "it is just starting").removesuffix("/api")
+            raise AlreadyUp(f"`effects up` runs already: {where}")
+        with ExitStack() as ends:
+            Up(home, changes, ends, as_json=as_json).run(place, port)
+    return 0
+
+
+class Up:
+    """One stack, from its start to its end.
+
+    Args:
+        home: Prefect's.
+        changes: settings by name.
+        ends: ends what was started, in reverse.
+    """
+
+    def __init__(self, home: Path, changes: Mapping[str, object], ends: ExitStack, *, as_json: bool) -> None:
+        self._home, self._changes, self._ends, self._as_json = home, changes, ends, as_json
+        self._log = home / LOG
+        if self._log.exists() and self._log.stat().st_size > LONGEST_LOG:
+            self._log.unlink()
+        self._parts: list[Part] = []
+        self._stop, self._ready = threading.Event(), threading.Event()
+
+    def run(self, place: Place, port: int | None) -> None:
+        """Start part by part, each when the one before it answers; then look after them until asked to stop."""
+        self._ends.enter_context(self._asked_by_signals())
+        try:
+            listener = self._ends.enter_context(self._listener(port))
+            api_url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+            server = self._start_server(listener)
+            self._until(lambda: _answers(api_url), "the Prefect server")
+            settings, said, provider = self._settings(api_url)
+            _make_folders(settings)
+            environment = {**RUNS, **os.environ, **said, "PREFECT_API_URL": api_url}
+            self._start_runner(environment, server)
+            self._until(self._ready.is_set, "the runner")
+            if sources := _sources(settings):
+                command = ["deployments.tether", "deployments.uploads.__main__", *sources]
+                self._start("the upload listener", command, environment)
+            place.tell(api_url)
+            self._welcome(api_url, settings, provider, watched=bool(sources))
+            self._until(lambda: False, "the end", within_s=float("inf"))
+        except _Stopped:
+            self._say("stopping; what is under way goes on at the next start")
+
+    @contextmanager
+    def _asked_by_signals(self) -> Iterator[None]:
+        """Once to stop in order, twice to stop at once; a closed terminal counts."""
+
+        def asked(*_: object) -> None:
+            if self._stop.is_set():
+                for part in self._parts:
+                    part.kill()
+                raise KeyboardInterrupt
+            self._stop.set()
+
+        numbers = [
+            number
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(number) is not signal.SIG_IGN  # nohup, and a shell's background
+        ]
+        before = {number: signal.signal(number, asked) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _listener(self, port: int | None) -> socket.socket:
+        """Held for as long as the stack: while its server starts again, clients wait in place of being turned away."""
+        try:
+            return socket.create_server(("127.0.0.1", PORT if port is None else port), backlog=BACKLOG)
+        except OSError as error:
+            if port is not None:
+                raise PortTaken(f"port {port} cannot be had: {error.strerror}") from None
+        listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        self._say(f"port {PORT} is taken by something else: the dashboard takes {listener.getsockname()[1]}")
+        return listener
+
+    def _start_server(self, listener: socket.socket) -> Part:
+        environment = {**server_environment(listener.getsockname()[1]), **SERVER}
+        command = ["deployments.server", "--listener", str(listener.fileno())]
+        return self._start("the Prefect server", command, environment, [listener.fileno()])
+
+    def _start_runner(self, environment: Mapping[str, str], server: Part) -> None:
+        # It holds the server's standard input, too: the server is there until it has put back what is under way.
+        held = [server.process.stdin.fileno()] if server.process.stdin else []
+        self._start("the runner", ["deployments.tether", "deployments.runner"], environment, held, self._heard)
+
+    def _start(
+        self,
+        name: str,
+        command: list[str],
+        environment: Mapping[str, str],
+        inherited: Sequence[int] = (),
+        heard: Callable[[str], None] | None = None,
+    ) -> Part:
+        part = Part(name, command, environment, log=self._log, heard=heard, inherited=inherited)
+        self._parts.append(part)
+        self._ends.callback(part.end, END_S)
+        self._say(f"starting {name}")
+        return part
+
+    def _until(self, there: Callable[[], bool], what: str, *, within_s: float = START_S) -> None:
+        """Wait, and start again what dies meanwhile.
+
+        Raises:
+            _Stopped: somebody asked to stop.
+            PartBroken: it takes too long, or a part dies again and again.
+        """
+        give_up = time.monotonic() + within_s
+        while not there():
+            if self._stop.wait(LOOK_S):
+                raise _Stopped
+            if time.monotonic() > give_up:
+                raise PartBroken(f"{what} is not there after {within_s:.0f} s: {self._log}")
+            for part in self._parts:
+                if part.ended and part.worn_out:
+                    raise PartBroken(f"{part.name} ends again and again: {self._log}")
+                if part.ended:
+                    self._say(f"{part.name} ended with code {part.process.returncode}: it is started again")
+                    part.start()
+
+    def _settings(self, api_url: str) -> tuple[Settings, dict[str, str], str]:
+        """Settings as the runs will have them, what their environment has to say for that, and who makes the videos."""
+        from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - after `quieten`
+
+        from flows.configuration import configured  # noqa: PLC0415
+
+        with temporary_settings({PREFECT_API_URL: api_url}):
+            settings = asyncio.run(configured(**self._changes))
+        given = settings.model_fields_set
+        said: dict[str, object] = {"inbox": _absolute(settings.inbox or INBOX), "target": _absolute(settings.target)}
+        provider = f"{settings.api_url}; its videos cost money"
+        if not settings.api_key and "api_url" not in given:
+            sandbox = self._ends.enter_context(
+                Sandbox(state=self._home / "effects-sandbox", generate_seconds=4.0, balance_usd=10_000.0)
+            )
+            provider = "the sandbox, free: no key is set"
+            said |= {"api_url": sandbox.url, "api_key": "sandbox", "poll_interval_s": settings.poll_interval_s or 1}
+            if "delivery" not in given:
+                said["delivery"] = "inline"  # photos and sandbox are on this machine
+            if "target" not in given:
+                said["target"] = _absolute(SANDBOX_TARGET)
+        settings = load_settings(**settings.model_dump(exclude_unset=True) | said)
+        settings.require_key()
+        return settings, {f"EFFECTS_{name.upper()}": str(value) for name, value in said.items()}, provider
+
+    def _welcome(self, api_url: str, settings: Settings, provider: str, *, watched: bool) -> None:
+        """Say where everything is."""
+        inbox, dashboard = str(settings.inbox), api_url.removesuffix("/api")
+        if self._as_json:
+            document = {"dashboard": dashboard, "inbox": inbox, "target": settings.target, "provider": settings.api_url}
+            sys.stdout.write(json.dumps(document) + "\n")
+            sys.stdout.flush()
+            return
+        one, two = ([effect.name for effect in _core(settings) if effect.images == images] for images in (1, 2))
+        lines = (
+            f"Dashboard  {dashboard}",
+            f"Photos     into {_shown(inbox)}" + ("" if watched else ", which is looked at every 5 minutes"),
+            f"           {two[0]}/ANY-NAME/left.jpg and right.jpg; {', '.join(two[1:])} alike",
+            f"           {one[0]}/ANY-NAME.jpg; {', '.join(one[1:])} alike",
+            f"Videos     appear in {_shown(settings.target)}",
+            f"Provider   {provider}",
+            "Ctrl-C     stops it; what is under way goes on at the next start",
+        )
+        sys.stdout.write("\n" + "\n".join(lines) + "\n\n")
+        sys.stdout.flush()
+
+    def _heard(self, line: str) -> None:
+        """A line of the runner's."""
+        if line == READY:
+            self._ready.set()
+        else:
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        stream = sys.stderr if self._as_json else sys.stdout
+        stream.write(f"{datetime.now():%H:%M:%S} {line}\n")  # noqa: DTZ005 - for who sits before it
+        stream.flush()
+
+
+def _core(settings: Settings) -> list[Effect]:
+    return [effect for effect in load_catalogue(settings.catalogue).effects.values() if effect.core]
+
+
+def _make_folders(settings: Settings) -> None:
+    """Show by folders where photos go."""
+    if Storage(str(settings.inbox)).local:
+        for effect in _core(settings):
+            (Path(str(settings.inbox)) / effect.name).mkdir(parents=True, exist_ok=True)
+
+
+def _sources(settings: Settings) -> list[str]:
+    """What the upload listener is to listen to; nothing where only looking helps."""
+    inbox = ["--inbox", str(settings.inbox)]
+    if Storage(str(settings.inbox)).local:
+        return [*inbox, "--folder"]
+    return [*inbox, "--sqs"] if settings.uploads_queue else []
+
+
+def _answers(api_url: str) -> bool:
+    try:
+        return httpx.get(f"{api_url}/health", timeout=2.0).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _absolute(url: str) -> str:
+    """The same place, wherever a process is."""
+    try:
+        storage = Storage(url)
+    except StorageError as error:
+        raise BadInput(error.reason) from None
+    return storage.url_of("") if storage.local else url
+
+
+def _shown(url: str) -> str:
+    return os.path.relpath(url) if Storage(url).local else public_url(url)
