@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -16,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
 import anyio
@@ -27,13 +29,14 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
 from prefect.runner import Runner
 from prefect.runner._control_channel import ControlSignalStatus
 from prefect.runner._process_manager import ProcessHandle
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Scheduled
 
 from deployments.automations import ensure_automations
 from deployments.part import READY
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
     from prefect.deployments.runner import RunnerDeployment
 
 POLL_S = 0.5
@@ -57,12 +60,14 @@ END_S = 5
 SWEEP = "sweep"
 """The name of the deployments that look for what nobody has told of."""
 
+HEAD_START_S = 30
+
 FORKS = multiprocessing.get_context("forkserver")
 
 IDLE = Summary.of(()).line
 """Sweeps that found nothing are not worth a line."""
 
-UNDER_WAY = [StateType.RUNNING, StateType.PENDING]
+AWAITING = AwaitingRetry().name
 
 
 class LocalRunner(Runner):
@@ -123,7 +128,11 @@ class Fork:
     async def _tell(self, flow_run: FlowRun) -> None:
         ended = await self._runner._client.read_flow_run(flow_run.id)
         state = ended.state
-        if state and state.message != IDLE:
+        if state is None or state.message == IDLE:
+            return
+        if state.is_running():
+            _say(f"{ended.name}: its process died")
+        else:
             _say(f"{ended.name}: {state.name}" + (f" · {state.message}" if state.message else ""))
 
 
@@ -148,22 +157,18 @@ def _end_with_the_runner() -> None:
 
 
 async def take_up(client: PrefectClient, deployments: Sequence[UUID]) -> int:
-    """Begin again what a stack that was killed has left as running; returns how many.
+    """Begin again what a stack that was killed has left as running; returns how many, with those that were put back.
 
     Nobody else runs these deployments: they have no work pool, and a Prefect home has one stack.
     """
-    mine = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNDER_WAY)),
-    )
-    taken = 0
-    while runs := await client.read_flow_runs(flow_run_filter=mine, limit=100):
-        for run in runs:
-            await client.set_flow_run_state(
-                run.id, AwaitingRetry(message="its process is gone: begun again"), force=True
-            )
-            taken += 1
-    return taken
+    mine = FlowRunFilterDeploymentId(any_=list(deployments))
+    under_way = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
+    put_back = FlowRunFilterState(name=FlowRunFilterStateName(any_=[AWAITING]))
+    again: State[None] = AwaitingRetry(message="its process is gone: it is begun again")
+    while left := await client.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id=mine, state=under_way)):
+        for run in left:
+            await client.set_flow_run_state(run.id, again, force=True)
+    return len(await client.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id=mine, state=put_back)))
 
 
 async def serve() -> None:
@@ -174,10 +179,14 @@ async def serve() -> None:
     await ensure_automations()
     async with get_client() as client:
         if taken := await take_up(client, ids):
-            _say(f"{taken} of the last time begun again")
+            _say(f"{taken} under way the last time: begun again")
+        # For what came while nothing was up; what is begun again may well be the same, and comes first.
+        soon: State[None] = Scheduled(
+            scheduled_time=datetime.now(UTC) + timedelta(seconds=HEAD_START_S if taken else 0)
+        )
         for deployment, deployment_id in zip(deployments, ids, strict=True):
-            if deployment.name == SWEEP:  # for what came while nothing was up
-                await client.create_flow_run_from_deployment(deployment_id)
+            if deployment.name == SWEEP:
+                await client.create_flow_run_from_deployment(deployment_id, state=soon)
     FORKS.set_forkserver_preload([__name__, "prefect.flow_engine", *_modules(deployments)])
     await anyio.to_thread.run_sync(_warm)
     _say(READY)
@@ -196,8 +205,9 @@ def _warm() -> None:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # nobody may be left to hear it
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 def main() -> None:
