@@ -13,6 +13,7 @@ from tasks.budget import Budget
 from tasks.delivery import withdraw
 from tasks.effects import load_catalogue
 from tasks.errors import BadInput, EffectsError, StorageError
+from tasks.histories import Histories
 from tasks.ledger import Ledger
 from tasks.provider import Provider
 from tasks.settings import Settings, load_settings
@@ -37,6 +38,7 @@ class Workspace:
 
     Attributes:
         budget: what this run may spend, and has committed.
+        histories: how long earlier generations took.
         trouble: set when the account cannot buy anything: from then on this run submits nothing.
     """
 
@@ -49,6 +51,7 @@ class Workspace:
         self.provider = provider
         self.scratch = scratch
         self.budget = Budget(settings.budget_usd)
+        self.histories = Histories(ledger.storage)
         self.trouble: AccountTrouble | None = None
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
@@ -99,4 +102,8 @@ async def open_workspace(settings: Settings | None = None) -> AsyncIterator[Work
         raise BadInput(f"the connection to the provider cannot be set up: {error}") from None
     with tempfile.TemporaryDirectory(prefix="effects-") as scratch:
         async with provider:
-            yield Workspace(settings, catalogue, ledger, provider, Path(scratch))
+            workspace = Workspace(settings, catalogue, ledger, provider, Path(scratch))
+            try:
+                yield workspace
+            finally:
+                await workspace.histories.keep()
