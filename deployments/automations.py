@@ -25,7 +25,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 
 from deployments.block import ensure_block
-from flows.attention import NEEDS_A_PERSON
+from flows.attention import NEEDS_A_PERSON, TROUBLE
 from tasks.errors import BadInput
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ SWEEP = "process-inbox/sweep"
 
 RUNS = 3
 """A run is begun no more often than this: what kills its process three times would do it for ever."""
+
+TOLD_AGAIN_AFTER = timedelta(hours=6)
+"""The same trouble of the same sweep is one message for so long; another trouble is told at once."""
 
 BEATS_MISSED_S = 90
 """Of a beat every 30 seconds (`PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in prefect.yaml)."""
@@ -124,10 +127,10 @@ def notifications(block: UUID) -> tuple[AutomationCore, ...]:
     )
     needs = EventTrigger(
         expect={NEEDS_A_PERSON},
-        for_each={"prefect.resource.id"},
+        for_each={TROUBLE},
         posture=Posture.Reactive,
         threshold=1,
-        within=timedelta(0),
+        within=TOLD_AGAIN_AFTER,
     )
     return (
         tell(

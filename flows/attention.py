@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 NEEDS_A_PERSON = "effects.needs-a-person"
 
+TROUBLE = "effects.trouble"
+
 REASONS = 10
 """Each with the number of its jobs, the most frequent first: a notification is read on a telephone."""
 
@@ -26,8 +30,16 @@ def call_for_a_person(flow: Flow[..., object], flow_run: FlowRun, state: State[o
 
     The payload: `line` (one line for people), `counts` (jobs by state), `cost_usd`, and `reasons`, a list of `state`,
     `reason`, `jobs`. A run that ended before it had jobs has its reason in `line`, and the rest empty.
+
+    The resource is the flow run. Its label `effects.trouble` is the same where the same run, asked for again, meets
+    the same trouble, so that a sweep every few minutes need not ring every few minutes.
     """
-    about = {"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.name": flow_run.name}
+    payload = _payload(state)
+    about = {
+        "prefect.resource.id": f"prefect.flow-run.{flow_run.id}",
+        "prefect.resource.name": flow_run.name,
+        TROUBLE: _digest([flow.name, flow_run.parameters, payload["line"], payload["reasons"]]),
+    }
     related = [
         {
             "prefect.resource.id": f"prefect.flow.{flow_run.flow_id}",
@@ -36,7 +48,7 @@ def call_for_a_person(flow: Flow[..., object], flow_run: FlowRun, state: State[o
         },
         *({"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"} for tag in flow_run.tags),
     ]
-    emit_event(NEEDS_A_PERSON, about, related=related, payload=_payload(state))
+    emit_event(NEEDS_A_PERSON, about, related=related, payload=payload)
 
 
 def _payload(state: State[object]) -> dict[str, object]:
@@ -47,3 +59,7 @@ def _payload(state: State[object]) -> dict[str, object]:
     why = Counter((row.state, row.reason) for row in summary.rows if row.state in FOR_A_PERSON)
     reasons = [{"state": job, "reason": reason, "jobs": jobs} for (job, reason), jobs in why.most_common(REASONS)]
     return {"line": summary.line, "counts": summary.counts, "cost_usd": summary.cost_usd, "reasons": reasons}
+
+
+def _digest(what: object) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]

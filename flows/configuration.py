@@ -10,9 +10,11 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import Field, SecretStr
 
 from tasks.errors import BadInput
-from tasks.settings import Delivery, load_settings
+from tasks.settings import load_settings
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.objects import BlockDocument
+
     from tasks.settings import Settings
 
 NAME = "default"
@@ -29,25 +31,17 @@ class PhotoEffects(Block):
     _block_type_slug = "photo-effects"
     _description = "The provider's key and the defaults of the photo effects pipeline; empty fields are not set."
 
-    api_key: Annotated[SecretStr | None, Field(title="AIML API key")] = None
-    target: Annotated[
-        str | None, Field(title="Target", description="Where videos and the ledger go: any fsspec URL.")
-    ] = None
-    inbox: Annotated[str | None, Field(title="Inbox", description="The watched location: any fsspec URL.")] = None
+    # Text is empty where it is not set, rather than None: the dashboard then shows one plain field.
+    api_key: Annotated[SecretStr, Field(title="AIML API key")] = SecretStr("")
+    target: Annotated[str, Field(title="Target", description="Where videos and the ledger go: any fsspec URL.")] = ""
+    inbox: Annotated[str, Field(title="Inbox", description="The watched location: any fsspec URL.")] = ""
     staging: Annotated[
-        str | None,
+        str,
         Field(title="Staging", description="Where images are copied to be signed, when their own home cannot sign."),
-    ] = None
-    delivery: Annotated[
-        Delivery | None, Field(title="Delivery", description="How the provider gets the images; auto where empty.")
-    ] = None
-    model: Annotated[str | None, Field(title="Model", description="Model id; the catalogue's default where empty.")] = (
-        None
-    )
+    ] = ""
+    model: Annotated[str, Field(title="Model", description="Model id; the catalogue's default where empty.")] = ""
     max_in_flight: Annotated[int | None, Field(title="Jobs under way at once, in one run", ge=1)] = None
-    budget_usd: Annotated[
-        float | None, Field(title="Budget of one run, US$", description="None where empty.", ge=0)
-    ] = None
+    budget_usd: Annotated[float | None, Field(title="Budget of one run, US$", ge=0)] = None
 
 
 async def configured(**overrides: object) -> Settings:
@@ -74,7 +68,12 @@ async def _block() -> dict[str, Any]:
     """What the block says; nothing where there is none."""
     async with get_client() as client:
         try:
-            document = await client.read_block_document_by_name(NAME, PhotoEffects.get_block_type_slug())
+            return said_in(await client.read_block_document_by_name(NAME, PhotoEffects.get_block_type_slug()))
         except ObjectNotFound:
             return {}
-    return {name: value for name, value in document.data.items() if name in PhotoEffects.model_fields and value}
+
+
+def said_in(document: BlockDocument) -> dict[str, Any]:
+    """The fields of a block that are not empty, of those that there are by now."""
+    fields = PhotoEffects.model_fields
+    return {name: value for name, value in document.data.items() if name in fields and value not in ("", None)}
