@@ -115,7 +115,7 @@ class Sweep:
                 break
         await self._wait_for(look)
         await self._receipts.bundle()
-        summary = BatchSummary.of(self._rows)
+        summary = BatchSummary.of(sorted(self._rows, key=lambda outcome: outcome.row))
         if self._board:
             await self._board.end(summary)
         return summary

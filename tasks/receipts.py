@@ -25,6 +25,8 @@ from tasks.jobs import now
 from tasks.uploads import KEY_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tasks.jobs import Outcome
     from tasks.storage import Storage
     from tasks.uploads import Upload
@@ -150,8 +152,7 @@ class Receipts:
                 old.append(bundle)
         if not lines:
             return
-        content = b"".join(lines[key] + b"\n" for key in sorted(lines))
-        new = f"{SETTLED}/{len(lines):08}-{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
+        new, content = bundle_of(lines)
         await self._storage.write(new, content)
         await asyncio.gather(*(self._storage.delete(path) for path in old if path != new))
         for key in lines:
@@ -171,6 +172,12 @@ class Receipts:
         paths = await self._storage.list(INBOX)
         singles = [found[1] for path in paths if (found := _SINGLE.fullmatch(path))]
         return singles, [path for path in paths if _BUNDLE.fullmatch(path)]
+
+
+def bundle_of(lines: Mapping[str, bytes]) -> tuple[str, bytes]:
+    """Path and content of the bundle of these lines, by key. The same lines are the same bundle."""
+    content = b"".join(lines[key] + b"\n" for key in sorted(lines))
+    return f"{SETTLED}/{len(lines):08}-{hashlib.sha256(content).hexdigest()[:16]}.jsonl", content
 
 
 def _path(key: str) -> str:

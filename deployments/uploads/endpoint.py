@@ -42,11 +42,14 @@ MOST_WAITING = 2_000
 
 RETRY_AFTER_S = 30
 
+IDLE_S = 75
+"""A connection stays open for longer than load balancers keep theirs: what they send on it must not meet its end."""
+
 log = logging.getLogger("effects")
 
 
 class Endpoint:
-    """The endpoint as a source of uploads.
+    """The endpoint as a source of arrivals.
 
     Args:
         port: 0 takes a free one.
@@ -93,6 +96,7 @@ class Endpoint:
                 access_log=False,  # it would tell the secret, where senders have it in the URL
                 server_header=False,
                 limit_concurrency=MOST_WAITING,
+                timeout_keep_alive=IDLE_S,
                 timeout_graceful_shutdown=1,
             )
         )
@@ -155,10 +159,10 @@ async def _take(request: Request, listener: Listener) -> Response:
     said = listener.read(body, "HTTP")
     if said.handshake:
         return JSONResponse({"validationResponse": said.handshake})
-    if said.problems and not said.uploads and not said.ignored:
+    if said.problems and not said.arrivals and not said.ignored:
         return JSONResponse({"problems": said.problems}, status_code=400)
     try:
-        await listener.tell(said.uploads)
+        await listener.tell(said.arrivals)
     except NotAccepted as error:
         return JSONResponse({"reason": error.reason}, status_code=503, headers={"Retry-After": str(RETRY_AFTER_S)})
     return Response(status_code=204)

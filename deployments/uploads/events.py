@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -20,16 +21,29 @@ if TYPE_CHECKING:
 
 EVENT = "effects.upload"
 RESOURCE = "effects.inbox"
+EXAMPLE = "http://127.0.0.1:4200/api"
 ATTEMPT_S = 10.0
 """One try to hand events over; Prefect's client would try for minutes, while the senders wait for an answer."""
+
+LOGIN = frozenset({401, 403})
+REFUSED = frozenset({400, 413, 422})
+"""The answers to an event that does not fit, such as one with more related resources than the server allows."""
 
 Event = dict[str, Any]
 
 
 class NotAccepted(EffectsError):  # noqa: N818
-    """Prefect's server has not accepted the event yet; it is tried again, and who sent the upload may repeat it."""
+    """Prefect's server has not accepted the event yet; it is tried again, and who told of the upload may repeat it.
+
+    Attributes:
+        lasting: whether the event itself was refused: as it is, it will never be accepted.
+    """
 
     next_move = "see whether the Prefect server at PREFECT_API_URL runs"
+
+    def __init__(self, reason: str, *, lasting: bool = False) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
 
 
 def event_of(group: Group, place: Place) -> Event:
@@ -45,15 +59,15 @@ def event_of(group: Group, place: Place) -> Event:
     return {
         "id": str(group.id),
         "event": EVENT,
-        # When it is told, not when it was uploaded: Prefect's triggers overlook what seems long past.
+        # When it is told, not when it arrived: Prefect's triggers overlook what seems long past.
         "occurred": datetime.now(UTC).isoformat(),
         "resource": resource,
         "related": [{**other, "prefect.resource.role": role} for other in related],
         "payload": {
             "inbox": place.url,
             "folders": list(group.folders),
-            "uploads": len(group.uploads),
-            "sources": sorted({upload.source for upload in group.uploads}),
+            "files": group.files,
+            "sources": sorted({arrival.source for arrival in group.arrivals}),
         },
     }
 
@@ -68,7 +82,7 @@ async def send(events: Sequence[Event]) -> None:
     Prefect's own client carries them, for the sake of its settings: logins, certificates, headers, profiles.
 
     Raises:
-        BadInput: no server is configured.
+        BadInput: no server is configured, or its address is none.
         NotAccepted: it does not answer, or refuses them.
     """
     require_server()
@@ -78,7 +92,9 @@ async def send(events: Sequence[Event]) -> None:
     except TimeoutError:
         raise NotAccepted("the Prefect server does not answer in time") from None
     except httpx.HTTPStatusError as error:
-        raise NotAccepted(f"the Prefect server refuses the event: HTTP {error.response.status_code}") from error
+        code = error.response.status_code
+        hint = ": PREFECT_API_AUTH_STRING or PREFECT_API_KEY does not fit" if code in LOGIN else ""
+        raise NotAccepted(f"the Prefect server answers HTTP {code}{hint}", lasting=code in REFUSED) from error
     except (httpx.HTTPError, OSError) as error:
         raise NotAccepted(f"the Prefect server does not answer: {error or type(error).__name__}") from error
 
@@ -87,9 +103,17 @@ def require_server() -> str:
     """The API's URL, from the environment or Prefect's profile.
 
     Raises:
-        BadInput: none is configured. Prefect would start one of its own, in which nobody waits for the event.
+        BadInput: none is configured, or it is no address. Without one, Prefect would start a server of its own, in
+            which nobody waits for the event.
     """
     url = PREFECT_API_URL.value()
     if not url:
-        raise BadInput("no Prefect server is configured: set PREFECT_API_URL, such as http://127.0.0.1:4200/api")
+        raise BadInput(f"no Prefect server is configured: set PREFECT_API_URL, such as {EXAMPLE}")
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise BadInput(f"PREFECT_API_URL is no address such as {EXAMPLE}")
     return str(url)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from watchfiles import Change, awatch
 
+from deployments.uploads.arrival import Arrival
 from deployments.uploads.events import NotAccepted
-from deployments.uploads.upload import Upload
 from tasks.errors import BadInput
 from tasks.storage import explain
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 LOOK_MS = 500
 """How often the folder itself is looked at: one that was moved away is watched where it went, not where it was."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+"""Before it is watched anew after an error; the pause doubles while the errors go on."""
 
 log = logging.getLogger("effects")
 
@@ -51,11 +54,11 @@ class Folder:
         root = Path(place.bucket)
         async with asyncio.TaskGroup() as telling:
             async for changed in self._changes(root):
-                telling.create_task(_tell(listener, list(_uploads(root, changed))))
+                telling.create_task(_tell(listener, list(_arrivals(root, changed))))
 
     async def _changes(self, root: Path) -> AsyncIterator[Iterable[Path]]:
         """Files and folders that were put there, some at a time."""
-        anew = False
+        anew, pause = False, FIRST_PAUSE_S
         while True:
             try:
                 watched = _made(root)
@@ -70,20 +73,31 @@ class Folder:
                             yield found
                         if _identity(root) != watched:
                             break
-            except OSError as error:
-                raise BadInput(f"the inbox {root} cannot be watched: {explain(error)}") from error
-            log.warning("uploads: %s was moved or removed: it is watched anew", root)
+                        pause = FIRST_PAUSE_S
+                log.warning("uploads: %s was moved or removed: it is watched anew", root)
+            except (OSError, RuntimeError) as error:  # watchfiles stumbles over a name that is no UTF-8
+                if isinstance(error, OSError) and not self.watching.is_set():
+                    raise BadInput(f"the inbox {root} cannot be watched: {explain(error)}") from error
+                log.warning("uploads: %s is watched anew in %.0f s: %s", root, pause, explain(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_S)
             anew = True
 
 
-def _watch(root: Path) -> AsyncGenerator[set[FileChange], None]:
-    return awatch(
+async def _watch(root: Path) -> AsyncGenerator[set[FileChange], None]:
+    watch = awatch(
         root,
         watch_filter=lambda change, _: change is not Change.deleted,
         rust_timeout=LOOK_MS,
         yield_on_timeout=True,
         ignore_permission_denied=True,
     )
+    try:
+        async with aclosing(watch):
+            async for changes in watch:
+                yield changes
+    except ExceptionGroup as errors:  # of the one thread that waits
+        raise errors.exceptions[0] from None
 
 
 def _made(root: Path) -> tuple[int, int] | None:
@@ -91,12 +105,12 @@ def _made(root: Path) -> tuple[int, int] | None:
     return _identity(root)
 
 
-async def _tell(listener: Listener, uploads: Iterable[Upload]) -> None:
+async def _tell(listener: Listener, arrivals: Iterable[Arrival]) -> None:
     with suppress(NotAccepted):  # the listener keeps them, and has said why
-        await listener.tell(uploads)
+        await listener.tell(arrivals)
 
 
-def _uploads(root: Path, paths: Iterable[Path]) -> Iterator[Upload]:
+def _arrivals(root: Path, paths: Iterable[Path]) -> Iterator[Arrival]:
     """The files among them, and in the folders among them: a folder is watched only after it came with its files."""
     for path in paths:
         for file in _files(path):
@@ -110,7 +124,7 @@ def _uploads(root: Path, paths: Iterable[Path]) -> Iterator[Upload]:
                 log.warning("uploads: %r: its name is no UTF-8", file)
                 continue
             version = f"{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_size}"
-            yield Upload("folder", str(root), key, version)
+            yield Arrival("folder", str(root), key, version)
 
 
 def _files(path: Path) -> Iterator[Path]:

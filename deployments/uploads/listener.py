@@ -1,4 +1,4 @@
-"""The listener: uploads in from its sources, events out to Prefect.
+"""The listener: arrivals in from its sources, events out to Prefect.
 
 It is a bell, not a book: an event only wakes a flow, which reads the inbox itself. So a notification may come twice,
 and what a dead listener missed is found by the sweep.
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from uuid import UUID
 
+    from deployments.uploads.arrival import Arrival
     from deployments.uploads.events import Event
-    from deployments.uploads.upload import Upload
     from deployments.uploads.window import Group
 
 MOST_PENDING = 10_000
-"""Uploads that are kept in memory until the server has accepted their event."""
+"""Arrivals that are kept in memory until the server has accepted their event."""
 
 MOST_REMEMBERED = 50_000
-"""Uploads that were told already, and whose repeats wake nobody. Prefect itself forgets after 1,000, or 5 minutes."""
+"""Arrivals that were told already, and whose repeats wake nobody. Prefect itself forgets after 1,000, or 5 minutes."""
 
 EVENTS_AT_ONCE = 10
 """In one request to the server: a few megabytes at the very most."""
@@ -46,8 +46,8 @@ class Counters:
     """What came and what became of it, since the listener started.
 
     Attributes:
-        uploads: new files in the inbox.
-        repeated: notifications of an upload that was known already.
+        arrivals: files that were put into the inbox.
+        repeated: arrivals that were known already.
         ignored: notifications that concern no job: other places, removals, hidden files, the store's own tests.
         malformed: notifications that nobody can read.
         refused: requests over HTTP without the secret.
@@ -55,7 +55,7 @@ class Counters:
         not_accepted: tries to hand events over that failed.
     """
 
-    uploads: int = 0
+    arrivals: int = 0
     repeated: int = 0
     ignored: int = 0
     malformed: int = 0
@@ -65,10 +65,10 @@ class Counters:
 
 
 class Source(Protocol):
-    """Something that uploads are heard of by: a folder, a queue, an HTTP endpoint."""
+    """What arrivals are heard of by: a folder, a queue, an HTTP endpoint."""
 
     async def listen(self, listener: Listener) -> None:
-        """Tell the listener of uploads until cancelled.
+        """Tell the listener of arrivals until cancelled.
 
         Raises:
             BadInput: it cannot work at all as it was set up.
@@ -82,8 +82,8 @@ async def listen(
 
     Args:
         inbox: any fsspec URL or local path.
-        sources: what tells of uploads to it.
-        quiet_s: uploads are told of when no other came for so long.
+        sources: what tells of files that arrive in it.
+        quiet_s: arrivals are told when no other came for so long.
         longest_s: and at the latest so long after the first.
 
     Raises:
@@ -110,7 +110,7 @@ def _plain(trouble: Exception) -> Exception:
 
 
 class Listener:
-    """What all sources tell their uploads to.
+    """What all sources tell of arrivals.
 
     Args:
         place: the inbox.
@@ -128,10 +128,11 @@ class Listener:
         self._told: OrderedDict[UUID, None] = OrderedDict()
         self._came, self._answering = asyncio.Event(), asyncio.Event()
         self._answering.set()
+        self._trouble = ""
 
     @property
     def pending(self) -> int:
-        """Uploads that Prefect has not been told of yet."""
+        """Arrivals that Prefect has not been told of yet."""
         return len(self._pending)
 
     @property
@@ -154,21 +155,20 @@ class Listener:
         self.counters.ignored += notification.ignored
         return notification
 
-    async def tell(self, uploads: Iterable[Upload]) -> None:
-        """Tell of uploads; returns when Prefect has accepted an event for each, at once where there is nothing new.
+    async def tell(self, arrivals: Iterable[Arrival]) -> None:
+        """Tell of arrivals; returns when Prefect has accepted an event for each, at once where there is nothing new.
 
         Raises:
-            NotAccepted: it has not, at least not yet. The uploads are kept and tried again all the same; telling of
-                them again waits for the next try.
+            NotAccepted: it has not, at least not yet. They are kept and tried again all the same; telling of them
+                again waits for the next try.
         """
-        waiting = [answer for upload in uploads if (answer := self._take(upload))]
+        waiting = [answer for arrival in arrivals if (answer := self._take(arrival))]
         if not waiting:
             return
-        if not self.answering:
-            raise NotAccepted("the Prefect server does not answer")
-        await asyncio.wait(waiting)
-        if not all(answer.result() for answer in waiting):
-            raise NotAccepted("the Prefect server does not answer")
+        if self.answering:
+            await asyncio.wait(waiting)
+        if not all(answer.done() and answer.result() for answer in waiting):
+            raise NotAccepted(self._trouble or "the Prefect server refuses the event")
 
     async def run(self) -> None:
         """Close windows and send events, until cancelled."""
@@ -179,27 +179,26 @@ class Listener:
                 for start in range(0, len(groups), EVENTS_AT_ONCE):
                     await self._deliver(groups[start : start + EVENTS_AT_ONCE])
         finally:
-            self._answering.clear()
-            self._not_yet()
+            self._not_yet("the listener was stopped")
 
-    def _take(self, upload: Upload) -> asyncio.Future[bool] | None:
+    def _take(self, arrival: Arrival) -> asyncio.Future[bool] | None:
         """The answer to wait for; None where there is nothing to tell."""
-        folder = self.place.folder_of(upload.bucket, upload.key)
+        folder = self.place.folder_of(arrival.bucket, arrival.key)
         if folder is None:
             self.counters.ignored += 1
             return None
-        if upload.id in self._told:
+        if arrival.id in self._told:
             self.counters.repeated += 1
             return None
-        if upload.id in self._pending:
+        if arrival.id in self._pending:
             self.counters.repeated += 1
-            return self._pending[upload.id]
+            return self._pending[arrival.id]
         if self.pending >= MOST_PENDING:
-            raise NotAccepted(f"{self.pending} uploads wait for the Prefect server: there is no room for more")
-        self.counters.uploads += 1
-        self._window.add(folder, upload, asyncio.get_running_loop().time())
+            raise NotAccepted(f"{self.pending} files wait for the Prefect server: there is no room for more")
+        self.counters.arrivals += 1
+        self._window.add(folder, arrival, asyncio.get_running_loop().time())
         self._came.set()
-        answer = self._pending[upload.id] = asyncio.get_running_loop().create_future()
+        answer = self._pending[arrival.id] = asyncio.get_running_loop().create_future()
         return answer
 
     async def _window_to_close(self) -> None:
@@ -223,32 +222,51 @@ class Listener:
                 await self._send([event_of(group, self.place) for group in groups])
             except NotAccepted as error:
                 self.counters.not_accepted += 1
-                if self.answering:
-                    log.warning("uploads: %s; %d uploads wait → %s", error, self.pending, error.next_move)
-                self._answering.clear()
-                self._not_yet()
+                if error.lasting:
+                    return await self._refused(groups, error)
+                if error.reason != self._trouble:
+                    log.warning("uploads: %s; %d files wait → %s", error, self.pending, error.next_move)
+                self._not_yet(error.reason)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_S)
             else:
-                break
-        if not self.answering:
-            log.info("uploads: the Prefect server answers again")
+                return self._accepted(groups)
+
+    async def _refused(self, groups: Sequence[Group], error: NotAccepted) -> None:
+        """One event that does not fit must not hold up the others: each is sent alone, and that one given up.
+
+        Who told of it may tell again; else the sweep finds what arrived.
+        """
+        if len(groups) > 1:
+            for group in groups:
+                await self._deliver([group])
+            return
+        [group] = groups
+        self._trouble = ""
+        self._answering.set()
+        log.error("uploads: %s: the event on %s and others is given up", error, group.folders[0])
+        for arrival in group.arrivals:
+            self._pending.pop(arrival.id).set_result(False)
+
+    def _accepted(self, groups: Sequence[Group]) -> None:
+        if self._trouble:
+            log.info("uploads: the Prefect server accepts events again")
+        self._trouble = ""
         self._answering.set()
         self.counters.events += len(groups)
         for group in groups:
-            self._accepted(group)
-
-    def _accepted(self, group: Group) -> None:
-        shown = group.folders[0] if len(group.folders) == 1 else f"{len(group.folders)} folders"
-        log.info("uploads: told Prefect of %d in %s", len(group.uploads), shown)
-        for upload in group.uploads:
-            self._told[upload.id] = None
-            self._pending.pop(upload.id).set_result(True)
+            shown = group.folders[0] if len(group.folders) == 1 else f"{len(group.folders)} folders"
+            log.info("uploads: told Prefect of %s: %d new", shown, group.files)
+            for arrival in group.arrivals:
+                self._told[arrival.id] = None
+                self._pending.pop(arrival.id).set_result(True)
         while len(self._told) > MOST_REMEMBERED:
             self._told.popitem(last=False)
 
-    def _not_yet(self) -> None:
+    def _not_yet(self, why: str) -> None:
         """Answer everyone who waits; who asks again waits for the next try."""
-        for upload, answer in self._pending.items():
+        self._trouble = why
+        self._answering.clear()
+        for arrival, answer in self._pending.items():
             answer.set_result(False)
-            self._pending[upload] = asyncio.get_running_loop().create_future()
+            self._pending[arrival] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""What a message from a store says, in whatever shape: all come down to uploads.
+"""What a message from a store says, in whatever shape: all come down to arrivals.
 
 Whatever arrives is read without an error: what cannot be read is a problem to be told, and the rest still counts.
 """
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from deployments.uploads.shapes import BridgeEvent, CloudGridEvent, GridEvent, PubSubPush, S3Record, TopicMessage
 
 if TYPE_CHECKING:
-    from deployments.uploads.upload import Upload
+    from deployments.uploads.arrival import Arrival
 
 LONGEST_TOLD = 200
 
@@ -32,14 +32,14 @@ class Notification:
     """What one message says.
 
     Attributes:
-        uploads: files that were put into a store.
+        arrivals: files that were put into a store.
         ignored: how many things else it tells, and were understood: removals, tests.
         problems: one line on each part that cannot be read.
         handshake: what Azure Event Grid wants to hear back before it sends anything.
         confirm: the address that a person opens to allow an SNS topic to send here.
     """
 
-    uploads: tuple[Upload, ...] = ()
+    arrivals: tuple[Arrival, ...] = ()
     ignored: int = 0
     problems: tuple[str, ...] = ()
     handshake: str | None = None
@@ -61,8 +61,10 @@ def _read_text(body: bytes | str, *, in_topic: bool) -> Notification:
 
 
 def _together(parts: list[Notification]) -> Notification:
+    if not parts:
+        return Notification(problems=("it tells of nothing",))
     return Notification(
-        tuple(upload for part in parts for upload in part.uploads),
+        tuple(arrival for part in parts for arrival in part.arrivals),
         sum(part.ignored for part in parts),
         tuple(problem for part in parts for problem in part.problems),
         next((part.handshake for part in parts if part.handshake), None),
@@ -90,10 +92,10 @@ def _read(said: Any, *, in_topic: bool) -> Notification:  # noqa: ANN401 - anyth
 
 def _read_record(record: object) -> Notification:
     try:
-        upload = S3Record.model_validate(record).upload()
+        arrival = S3Record.model_validate(record).arrival()
     except ValueError as error:
         return Notification(problems=(_why(error),))
-    return Notification((upload,)) if upload else Notification(ignored=1)
+    return Notification((arrival,)) if arrival else Notification(ignored=1)
 
 
 def _read_topic(said: TopicMessage) -> Notification:
@@ -105,8 +107,8 @@ def _read_topic(said: TopicMessage) -> Notification:
 def _read_event(event: BridgeEvent | PubSubPush | GridEvent) -> Notification:
     if isinstance(event, GridEvent) and (code := event.handshake()):
         return Notification(ignored=1, handshake=code)
-    upload = event.upload()
-    return Notification((upload,)) if upload else Notification(ignored=1)
+    arrival = event.arrival()
+    return Notification((arrival,)) if arrival else Notification(ignored=1)
 
 
 def _why(error: ValueError) -> str:

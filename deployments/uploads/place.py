@@ -1,8 +1,7 @@
-"""The inbox as notifications name it: a bucket and what lies under a prefix in it; and which job a file belongs to."""
+"""The inbox as notifications name it: a bucket and a prefix in it; and which upload a file is a part of."""
 
 from __future__ import annotations
 
-import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +10,11 @@ from tasks.jobs import public_url
 
 LOCAL = frozenset({"", "file", "local"})
 
-PARTIAL = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".swp", "~")
-"""How browsers, copiers and editors name what is not whole yet; the whole file comes under another name."""
+UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp")
+"""How browsers and copiers name what they still write; the whole file comes under another name."""
 
-LITTER = frozenset({"thumbs.db", "desktop.ini"})
-"""What systems leave in folders on their own. Their other files begin with a dot."""
-
-NOTE = "job.json"
+LEFT_BEHIND = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
+"""What systems leave in folders. Their other files begin with a dot."""
 
 LONGEST_FOLDER = 1024
 """Bytes. Stores allow no longer keys, and an event with the most folders stays far below what Prefect accepts."""
@@ -44,33 +41,36 @@ class Place:
         """Read the inbox's URL.
 
         Raises:
-            BadInput: it names no bucket.
+            BadInput: it names no bucket, or carries a password.
         """
         scheme, _, rest = inbox.rpartition("://")
         if scheme in LOCAL:
             path = str(Path(rest).expanduser().absolute())
             return cls(path, path, "", local=True)
         host, _, path = rest.partition("/")
-        bucket, at, _ = host.rpartition("@") if "@" in host else (host, "", "")
-        if at and ":" in bucket:
-            raise BadInput(f"the inbox {public_url(inbox)} carries a password: it would be read in every event")
+        user, at, _ = host.rpartition("@")  # abfs://container@account.dfs.core.windows.net/…
+        if ":" in user:
+            raise BadInput(f"the inbox {public_url(inbox)} carries a password: everybody could read it in the events")
+        bucket, prefix = user if at else host, path.strip("/")
         if not bucket:
             raise BadInput(f"the inbox {public_url(inbox)} names no bucket")
-        prefix = path.strip("/")
         return cls(inbox.rstrip("/"), bucket, f"{prefix}/" if prefix else "", local=False)
 
     def folder_of(self, bucket: str, key: str) -> str | None:
-        """The job that a file belongs to, relative to the inbox: `<effect>/<name>`, or `<effect>/<file>`.
+        """The upload that a file is a part of, relative to the inbox: `<effect>/<name>` or `<effect>/<file>`.
 
-        None where the file is no part of a job: elsewhere, hidden, not whole, or a folder.
+        None where it is nobody's photo: elsewhere, hidden, left behind, not whole, or a folder. A file that lies in no
+        effect's folder stands for itself: the flow says what is wrong with it.
         """
-        if bucket != self.bucket or not key.startswith(self.prefix):
+        if bucket != self.bucket or not key.startswith(self.prefix) or "\0" in key:
             return None
         parts = key[len(self.prefix) :].split("/")
-        name = parts[-1].lower()
-        if not all(parts) or any(part.startswith(".") for part in parts) or name in LITTER or name.endswith(PARTIAL):
+        if not all(parts) or any(_is_passed_over(part) for part in parts):
             return None
-        if len(parts) < 2 or parts[1] == NOTE:  # noqa: PLR2004 - an effect, and something in it
-            return None
-        folder = posixpath.join(*parts[:2])
+        folder = "/".join(parts[:2])
         return folder if len(folder.encode()) <= LONGEST_FOLDER else None
+
+
+def _is_passed_over(name: str) -> bool:
+    lowered = name.lower()
+    return name.startswith(".") or lowered in LEFT_BEHIND or lowered.endswith(UNFINISHED)

@@ -1,6 +1,6 @@
 """How each store says that a file was put into it. Facts about others: each shape is what its store documents.
 
-A shape gives its upload, or None where it tells of something else that was understood, such as a removal.
+A shape gives its arrival, or None where it tells of something else that was understood, such as a removal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from deployments.uploads.upload import Upload
+from deployments.uploads.arrival import Arrival
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -50,13 +50,13 @@ class S3Record(_Shape):
     time: str | None = Field(None, validation_alias="eventTime")
     entity: _S3Entity = Field(validation_alias="s3")
 
-    def upload(self) -> Upload | None:
+    def arrival(self) -> Arrival | None:
         """Of `ObjectCreated:…`; by any of Put, Post, Copy and CompleteMultipartUpload the file is whole."""
         if not self.name.removeprefix("s3:").startswith("ObjectCreated:"):
             return None
         stored = self.entity.object
         version = _version(stored.version_id, stored.sequencer, f"{stored.etag}@{self.time}")
-        return Upload("s3", self.entity.bucket.name, unquote_plus(stored.key), version)
+        return Arrival("s3", self.entity.bucket.name, unquote_plus(stored.key), version)
 
 
 class _BridgeObject(_Shape):
@@ -79,13 +79,13 @@ class BridgeEvent(_Shape):
     time: str | None = None
     detail: _BridgeDetail
 
-    def upload(self) -> Upload | None:
+    def arrival(self) -> Arrival | None:
         """Of `Object Created`."""
         if (self.source, self.kind) != ("aws.s3", "Object Created"):
             return None
         stored = self.detail.object
         version = _version(stored.version_id, stored.sequencer, f"{stored.etag}@{self.time}")
-        return Upload("s3", self.detail.bucket.name, stored.key, version)
+        return Arrival("s3", self.detail.bucket.name, stored.key, version)
 
 
 class TopicMessage(_Shape):
@@ -114,10 +114,10 @@ class PubSubPush(_Shape):
 
     message: _PubSubMessage
 
-    def upload(self) -> Upload | None:
+    def arrival(self) -> Arrival | None:
         """Of `OBJECT_FINALIZE`."""
         said = self.message.attributes
-        return Upload("gcs", said.bucket, said.key, said.generation) if said.event == "OBJECT_FINALIZE" else None
+        return Arrival("gcs", said.bucket, said.key, said.generation) if said.event == "OBJECT_FINALIZE" else None
 
 
 class _BlobData(_Shape):
@@ -138,7 +138,7 @@ class GridEvent(_Shape):
         """The code that Event Grid wants to hear back before it sends anything."""
         return self.data.validation_code if self.kind == "Microsoft.EventGrid.SubscriptionValidationEvent" else None
 
-    def upload(self) -> Upload | None:
+    def arrival(self) -> Arrival | None:
         """Of `BlobCreated`. The subject names the blob as it is, not encoded.
 
         Raises:
@@ -149,7 +149,7 @@ class GridEvent(_Shape):
         blob = _BLOB.search(self.subject)
         if not blob:
             raise ValueError("the subject names no container and blob")
-        return Upload("azure", blob[1], blob[2], _version(self.data.sequencer, self.data.etag, self.id))
+        return Arrival("azure", blob[1], blob[2], _version(self.data.sequencer, self.data.etag, self.id))
 
 
 class CloudGridEvent(GridEvent):
@@ -159,5 +159,5 @@ class CloudGridEvent(GridEvent):
 
 
 def _version(*candidates: str | None) -> str:
-    """The first that tells one upload from the next; `null` is what S3 calls the version where it keeps none."""
+    """The first that tells one arrival from the next; `null` is what S3 calls the version where it keeps none."""
     return next(candidate for candidate in candidates if candidate and candidate != "null")

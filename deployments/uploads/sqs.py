@@ -28,8 +28,8 @@ from tasks.storage import explain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from deployments.uploads.arrival import Arrival
     from deployments.uploads.listener import Listener
-    from deployments.uploads.upload import Upload
 
     Message = dict[str, Any]
 
@@ -60,7 +60,7 @@ log = logging.getLogger("effects")
 
 
 class Queue:
-    """The queue as a source of uploads.
+    """The queue as a source of arrivals.
 
     Args:
         url: of the queue. Credentials, region and endpoint come from AWS's own variables and files; the region also
@@ -85,7 +85,7 @@ class Queue:
             client = get_session().create_client("sqs", region_name=region[1] if region else None)
             async with client as sqs, asyncio.TaskGroup() as telling:
                 await self._take(sqs, listener, telling)
-        except BotoCoreError as error:  # before there is a client: no region, an endpoint that is none
+        except (BotoCoreError, ValueError) as error:  # there is no client: no region, an endpoint that is none
             raise BadInput(f"the queue {public_url(self.url)} cannot be read: {explain(error)}") from error
 
     async def _take(self, sqs: Any, listener: Listener, telling: asyncio.TaskGroup) -> None:  # noqa: ANN401 - untyped
@@ -120,16 +120,16 @@ class Queue:
     async def _tell(self, sqs: Any, listener: Listener, messages: Sequence[Message]) -> None:  # noqa: ANN401 - untyped
         """Tell of what the messages say, then delete them."""
         try:
-            said = {message["ReceiptHandle"]: self._uploads(listener, message) for message in messages}
-            understood = {receipt: uploads for receipt, uploads in said.items() if uploads is not None}
-            await listener.tell(upload for uploads in understood.values() for upload in uploads)
+            said = {message["ReceiptHandle"]: self._arrivals(listener, message) for message in messages}
+            understood = {receipt: arrivals for receipt, arrivals in said.items() if arrivals is not None}
+            await listener.tell(arrival for arrivals in understood.values() for arrival in arrivals)
             await self._delete(sqs, list(understood))
         except NotAccepted:
             pass  # the listener has said why; the queue gives them out again
         finally:
             self._held.release()
 
-    def _uploads(self, listener: Listener, message: Message) -> tuple[Upload, ...] | None:
+    def _arrivals(self, listener: Listener, message: Message) -> tuple[Arrival, ...] | None:
         """What a message tells; None where nobody can read it.
 
         Such a message is not ours to delete: perhaps the queue is another one's. It is told once, and left to the
@@ -139,12 +139,12 @@ class Queue:
         if name in self._unreadable:
             return None
         said = listener.read(message.get("Body", ""), f"the queue, message {name}")
-        if said.problems and not said.uploads and not said.ignored:
+        if said.problems and not said.arrivals and not said.ignored:
             self._unreadable[name] = None
             if len(self._unreadable) > MOST_REMEMBERED:
                 self._unreadable.pop(next(iter(self._unreadable)))
             return None
-        return said.uploads
+        return said.arrivals
 
     async def _delete(self, sqs: Any, receipts: Sequence[str]) -> None:  # noqa: ANN401 - untyped
         """What is not deleted comes again, and is known again."""

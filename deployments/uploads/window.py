@@ -1,4 +1,4 @@
-"""Uploads that come close together are told together: two photos of one hug wake one run, a thousand wake a few."""
+"""What arrives close together is told together: two photos of one hug wake one run, a thousand wake a few."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deployments.uploads.upload import Upload
+    from deployments.uploads.arrival import Arrival
 
 QUIET_S = 2.0
-"""A window closes when nothing came for so long: about the pause between two photos of one person uploading."""
+"""A window closes when nothing arrived for so long: more than the pause between two photos that are sent together."""
 
 LONGEST_S = 8.0
-"""It closes at the latest so long after its first upload, however busy it is; senders over HTTP wait for that."""
+"""It closes at the latest so long after its first arrival, however busy it is; senders over HTTP wait for that."""
 
 FOLDERS_PER_EVENT = 100
 """Prefect accepts no more related resources than that in one event."""
@@ -23,56 +23,61 @@ FOLDERS_PER_EVENT = 100
 
 @dataclass(frozen=True)
 class Group:
-    """What one event tells: every upload of some jobs.
+    """What one event tells: everything that arrived for some jobs.
 
     Attributes:
         folders: the jobs' folders, each once, sorted.
-        uploads: what came for them.
+        arrivals: what arrived in them.
     """
 
     folders: tuple[str, ...]
-    uploads: tuple[Upload, ...]
+    arrivals: tuple[Arrival, ...]
+
+    @property
+    def files(self) -> int:
+        """How many files arrived; one that grew or was replaced meanwhile counts once."""
+        return len({(arrival.bucket, arrival.key) for arrival in self.arrivals})
 
     @property
     def id(self) -> uuid.UUID:
-        """Derived from what it tells, so that the same uploads make the same event, in whatever order they came."""
-        ids = sorted(str(upload.id) for upload in self.uploads)
+        """Derived from what it tells, so that the same arrivals make the same event, in whatever order they came."""
+        ids = sorted(str(arrival.id) for arrival in self.arrivals)
         return uuid.UUID(ids[0]) if len(ids) == 1 else uuid.uuid5(uuid.NAMESPACE_URL, "\n".join(ids))
 
 
 @dataclass
 class Window:
-    """Gathers uploads until it is time to tell of them. It looks at no clock: who adds says when.
+    """Gathers arrivals until it is time to tell of them. It looks at no clock: who adds says when.
 
     Attributes:
-        quiet_s: seconds without an upload after which it closes.
-        longest_s: seconds after the first upload at which it closes at the latest.
+        quiet_s: seconds without an arrival after which it closes.
+        longest_s: seconds after the first arrival at which it closes at the latest.
     """
 
     quiet_s: float = QUIET_S
     longest_s: float = LONGEST_S
     _first: float = field(default=0.0, init=False)
     _last: float = field(default=0.0, init=False)
-    _folders: dict[str, list[Upload]] = field(default_factory=dict, init=False)
+    _folders: dict[str, list[Arrival]] = field(default_factory=dict, init=False)
 
-    def add(self, folder: str, upload: Upload, at: float) -> None:
-        """Gather an upload of a job that came `at` that second; the first one opens the window."""
+    def add(self, folder: str, arrival: Arrival, at: float) -> None:
+        """Gather what arrived for a job in the second `at`; the first arrival opens the window."""
         if not self._folders:
             self._first = at
         self._last = at
-        self._folders.setdefault(folder, []).append(upload)
+        self._folders.setdefault(folder, []).append(arrival)
 
     def closes_at(self) -> float | None:
-        """The second at which it is time to close it; None while it holds nothing."""
+        """The second in which it is to be closed; None while it holds nothing."""
         if not self._folders:
             return None
         return min(self._last + self.quiet_s, self._first + self.longest_s)
 
     def close(self) -> tuple[Group, ...]:
-        """Everything gathered, in as few groups as may be; a job's uploads are never in two of them."""
+        """Everything gathered, in as few groups as may be; what arrived for one job is never in two of them."""
         gathered, self._folders = self._folders, {}
         return tuple(
-            Group(folders, tuple(upload for folder in folders for upload in gathered[folder]))
+            Group(folders, tuple(arrival for folder in folders for arrival in gathered[folder]))
             for folders in _some_at_a_time(sorted(gathered))
         )
 

@@ -1,4 +1,4 @@
-"""One file that was put into the inbox, as all sources tell it."""
+"""One file that arrived in the inbox, as every source tells it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "effects.upload")
 
 
 @dataclass(frozen=True)
-class Upload:
-    """A file that was put into a store.
+class Arrival:
+    """A file that was put into a store: a part of an upload, or all of it.
 
     Attributes:
         source: who told of it: `s3`, `gcs`, `azure` or `folder`.
         bucket: the bucket or container; of a local inbox, its absolute path.
         key: its full name in there, decoded, with `/`.
-        version: differs for every upload to the same key, and is the same however often one of them is told.
+        version: differs each time something is put under the same key, and is the same however often that is told.
     """
 
     source: str
