@@ -115,7 +115,8 @@ class Sweep:
                 break
         await self._wait_for(look)
         await self._receipts.bundle()
-        summary = BatchSummary.of(sorted(self._rows, key=lambda outcome: outcome.row))
+        self._rows.sort(key=lambda outcome: outcome.row)
+        summary = BatchSummary.of(self._rows)
         if self._board:
             await self._board.end(summary)
         return summary
