@@ -118,7 +118,7 @@ def _whole(text: str) -> int:
 
 
 def _port(text: str) -> int:
-    if not 0 < int(text) < 65_536:  # noqa: PLR2004
+    if not 0 <= int(text) < 65_536:  # noqa: PLR2004
         raise ValueError(text)
     return int(text)
 
@@ -172,7 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     up = add("up", _up, "be up: dashboard, deployments, watched inbox; with no key set the sandbox provider")
     up.add_argument("--inbox", metavar="URL", help="where photos are dropped (default EFFECTS_INBOX or ./inbox)")
     up.add_argument("--target", metavar="URL", help="where the videos go (default EFFECTS_TARGET or ./videos)")
-    up.add_argument("--port", type=_port, metavar="N", help="the dashboard's (default 4200, or a free one)")
+    up.add_argument(
+        "--port", type=_port, metavar="N", help="the dashboard's; 0 takes a free one (default 4200, or a free one)"
+    )
 
     add("effects", _effects, "list the effects: how many photos, how long, what they cost")
     add("doctor", _doctor, "check key, model, balance, target and delivery, and say what to do")

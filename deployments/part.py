@@ -29,7 +29,7 @@ class Part:
         name: for people.
         module: and its arguments, as after `python -m`.
         log: a file for what it says on standard error.
-        heard: told of each line of its standard output.
+        heard: told of each line of its standard output; with `errors` also of its standard error.
         inherited: descriptors that it needs.
     """
 
@@ -41,11 +41,12 @@ class Part:
         *,
         log: Path,
         heard: Callable[[str], None] | None = None,
+        errors: bool = False,
         inherited: Sequence[int] = (),
     ) -> None:
         self.name = name
         self._module, self._environment, self._log, self._heard = module, environment, log, heard
-        self._inherited = inherited
+        self._errors, self._inherited = errors, inherited
         self._starts: list[float] = []
         self.start()
 
@@ -60,7 +61,7 @@ class Part:
                 [sys.executable, "-m", *self._module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if self._heard else log,
-                stderr=log,
+                stderr=subprocess.STDOUT if self._heard and self._errors else log,
                 env=self._environment,
                 pass_fds=self._inherited,
                 start_new_session=True,  # Ctrl-C is for the stack, which then ends its parts in order

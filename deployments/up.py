@@ -31,6 +31,7 @@ from tasks.errors import BadInput, EffectsError, StorageError
 from tasks.jobs import public_url
 from tasks.settings import load_settings
 from tasks.storage import Storage
+from tasks.uploads import SETTLE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,7 +133,7 @@ class Up:
         if self._log.exists() and self._log.stat().st_size > LONGEST_LOG:
             self._log.unlink()
         self._parts: list[Part] = []
-        self._stop, self._ready = threading.Event(), threading.Event()
+        self._stop, self._ready, self._listening = threading.Event(), threading.Event(), threading.Event()
 
     def run(self, place: Place, port: int | None) -> None:
         """Start part by part, each when the one before it answers; then look after them until asked to stop."""
@@ -148,8 +149,8 @@ class Up:
             self._start_runner(environment, server)
             self._until(self._ready.is_set, "the runner")
             if sources := _sources(settings):
-                command = ["deployments.tether", "deployments.uploads.__main__", *sources]
-                self._start("the upload listener", command, environment)
+                self._start_listener(environment, sources)
+                self._until(self._listening.is_set, "the upload listener")
             place.tell(api_url)
             self._welcome(api_url, settings, provider, watched=bool(sources))
             self._until(lambda: False, "the end", within_s=float("inf"))
@@ -193,25 +194,25 @@ class Up:
     def _start_server(self, listener: socket.socket) -> Part:
         environment = {**server_environment(listener.getsockname()[1]), **SERVER}
         command = ["deployments.server", "--listener", str(listener.fileno())]
-        return self._start("the Prefect server", command, environment, [listener.fileno()])
+        return self._keep(
+            Part("the Prefect server", command, environment, log=self._log, inherited=[listener.fileno()])
+        )
 
     def _start_runner(self, environment: Mapping[str, str], server: Part) -> None:
         # It holds the server's standard input, too: the server is there until it has put back what is under way.
         held = [server.process.stdin.fileno()] if server.process.stdin else []
-        self._start("the runner", ["deployments.tether", "deployments.runner"], environment, held, self._heard)
+        command = ["deployments.tether", "deployments.runner"]
+        self._keep(Part("the runner", command, environment, log=self._log, heard=self._run_told, inherited=held))
 
-    def _start(
-        self,
-        name: str,
-        command: list[str],
-        environment: Mapping[str, str],
-        inherited: Sequence[int] = (),
-        heard: Callable[[str], None] | None = None,
-    ) -> Part:
-        part = Part(name, command, environment, log=self._log, heard=heard, inherited=inherited)
+    def _start_listener(self, environment: Mapping[str, str], sources: Sequence[str]) -> None:
+        command = ["deployments.tether", "deployments.uploads.__main__", *sources]
+        self._keep(Part("the upload listener", command, environment, log=self._log, heard=self._bell, errors=True))
+
+    def _keep(self, part: Part) -> Part:
+        """Look after a part from here on."""
         self._parts.append(part)
         self._ends.callback(part.end, END_S)
-        self._say(f"starting {name}")
+        self._say(f"starting {part.name}")
         return part
 
     def _until(self, there: Callable[[], bool], what: str, *, within_s: float = START_S) -> None:
@@ -280,12 +281,21 @@ class Up:
         sys.stdout.write("\n" + "\n".join(lines) + "\n\n")
         sys.stdout.flush()
 
-    def _heard(self, line: str) -> None:
+    def _run_told(self, line: str) -> None:
         """A line of the runner's."""
         if line == READY:
             self._ready.set()
         else:
             self._say(line)
+
+    def _bell(self, line: str) -> None:
+        """A line of the upload listener's log."""
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(f"{line}\n")
+        if " INFO " in line:
+            self._listening.set()  # the first that it says is that it listens
+        else:
+            self._say(line.partition(": ")[2] or line)
 
     def _say(self, line: str) -> None:
         stream = sys.stderr if self._as_json else sys.stdout
@@ -308,7 +318,8 @@ def _sources(settings: Settings) -> list[str]:
     """What the upload listener is to listen to; nothing where only looking helps."""
     inbox = ["--inbox", str(settings.inbox)]
     if Storage(str(settings.inbox)).local:
-        return [*inbox, "--folder"]
+        # Told any earlier, the run would have to wait until it may believe that the photos are whole.
+        return [*inbox, "--folder", "--quiet-s", f"{SETTLE_S:g}"]
     return [*inbox, "--sqs"] if settings.uploads_queue else []
 
 

@@ -109,9 +109,7 @@ async def test_what_is_unknown_is_looked_up_by_the_next_sweep(uploads: Uploads, 
     assert sandbox.counters.billed == sandbox.counters.submissions == 1
 
 
-async def test_two_sweeps_at_once_pay_once(
-    uploads: Uploads, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_two_sweeps_at_once_pay_once(uploads: Uploads, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both find all of it new; each ends with every upload in a state, and they agree on the videos."""
     _three(uploads)
     uploads.pair("hug/anna")
