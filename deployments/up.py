@@ -17,37 +17,29 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 
+from deployments.arrangement import Arrangement
 from deployments.part import READY, Part
 from deployments.sandbox.server import Sandbox
 from deployments.server import quieten, server_environment
 from deployments.stack import running_stack, take_place
-from tasks.effects import load_catalogue
-from tasks.errors import BadInput, EffectsError, StorageError
-from tasks.jobs import public_url
+from tasks.errors import BadInput, EffectsError
 from tasks.settings import load_settings
-from tasks.storage import Storage
-from tasks.uploads import SETTLE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from deployments.stack import Place
-    from tasks.effects import Effect
-    from tasks.settings import Settings
 
 PORT = 4200
 """Prefect's own: where people expect the dashboard."""
 
 BACKLOG = 2048
-
-INBOX = "./inbox"
-SANDBOX_TARGET = "./sandbox-videos"
-"""Where nobody said otherwise: among real videos, those of the sandbox would be taken for real."""
+"""Clients that wait while the server starts again."""
 
 LOG = "effects-up.log"
 LONGEST_LOG = 5_000_000
@@ -103,8 +95,7 @@ def up(changes: Mapping[str, object], *, port: int | None, as_json: bool) -> int
     """
     if os.name != "posix":
         raise BadInput("`effects up` needs Linux or macOS")
-    settings = load_settings(**changes)
-    load_catalogue(settings.catalogue)
+    Arrangement.of(load_settings(**changes))
     quieten()
     from prefect.settings import PREFECT_HOME  # noqa: PLC0415 - after `quieten`
 
@@ -143,16 +134,15 @@ class Up:
             api_url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
             server = self._start_server(listener)
             self._until(lambda: _answers(api_url), "the Prefect server")
-            settings, said, provider = self._settings(api_url)
-            _make_folders(settings)
-            environment = {**RUNS, **os.environ, **said, "PREFECT_API_URL": api_url}
+            arranged = self._arrange(api_url)
+            environment = {**RUNS, **os.environ, **arranged.environment, "PREFECT_API_URL": api_url}
             self._start_runner(environment, server)
             self._until(self._ready.is_set, "the runner")
-            if sources := _sources(settings):
+            if sources := arranged.sources:
                 self._start_listener(environment, sources)
                 self._until(self._listening.is_set, "the upload listener")
             place.tell(api_url)
-            self._welcome(api_url, settings, provider, watched=bool(sources))
+            self._welcome(api_url, arranged)
             self._until(lambda: False, "the end", within_s=float("inf"))
         except _Stopped:
             self._say("stopping; what is under way goes on at the next start")
@@ -186,7 +176,7 @@ class Up:
             return socket.create_server(("127.0.0.1", PORT if port is None else port), backlog=BACKLOG)
         except OSError as error:
             if port is not None:
-                raise PortTaken(f"port {port} cannot be had: {error.strerror}") from None
+                raise PortTaken(f"port {port} cannot be had: {os.strerror(error.errno or 0)}") from None
         listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         self._say(f"port {PORT} is taken by something else: the dashboard takes {listener.getsockname()[1]}")
         return listener
@@ -235,50 +225,30 @@ class Up:
                     self._say(f"{part.name} ended with code {part.process.returncode}: it is started again")
                     part.start()
 
-    def _settings(self, api_url: str) -> tuple[Settings, dict[str, str], str]:
-        """Settings as the runs will have them, what their environment has to say for that, and who makes the videos."""
+    def _arrange(self, api_url: str) -> Arrangement:
+        """What the block on the server says counts, too; the sandbox is started where nobody gave a key."""
         from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - after `quieten`
 
         from flows.configuration import configured  # noqa: PLC0415
 
         with temporary_settings({PREFECT_API_URL: api_url}):
-            settings = asyncio.run(configured(**self._changes))
-        given = settings.model_fields_set
-        said: dict[str, object] = {"inbox": _absolute(settings.inbox or INBOX), "target": _absolute(settings.target)}
-        provider = f"{settings.api_url}; its videos cost money"
-        if not settings.api_key and "api_url" not in given:
-            sandbox = self._ends.enter_context(
-                Sandbox(state=self._home / "effects-sandbox", generate_seconds=4.0, balance_usd=10_000.0)
-            )
-            provider = "the sandbox, free: no key is set"
-            said |= {"api_url": sandbox.url, "api_key": "sandbox", "poll_interval_s": settings.poll_interval_s or 1}
-            if "delivery" not in given:
-                said["delivery"] = "inline"  # photos and sandbox are on this machine
-            if "target" not in given:
-                said["target"] = _absolute(SANDBOX_TARGET)
-        settings = load_settings(**settings.model_dump(exclude_unset=True) | said)
-        settings.require_key()
-        return settings, {f"EFFECTS_{name.upper()}": str(value) for name, value in said.items()}, provider
+            arranged = Arrangement.of(asyncio.run(configured(**self._changes)))
+        arranged.make_folders()
+        if not arranged.sandboxed:
+            return arranged
+        books = self._home / "effects-sandbox"  # what was paid for before a restart is there after it
+        sandbox = self._ends.enter_context(Sandbox(state=books, generate_seconds=4.0, balance_usd=10_000.0))
+        return arranged.saying({"api_url": sandbox.url})
 
-    def _welcome(self, api_url: str, settings: Settings, provider: str, *, watched: bool) -> None:
+    def _welcome(self, api_url: str, arranged: Arrangement) -> None:
         """Say where everything is."""
-        inbox, dashboard = str(settings.inbox), api_url.removesuffix("/api")
+        dashboard, settings = api_url.removesuffix("/api"), arranged.settings
         if self._as_json:
-            document = {"dashboard": dashboard, "inbox": inbox, "target": settings.target, "provider": settings.api_url}
-            sys.stdout.write(json.dumps(document) + "\n")
-            sys.stdout.flush()
-            return
-        one, two = ([effect.name for effect in _core(settings) if effect.images == images] for images in (1, 2))
-        lines = (
-            f"Dashboard  {dashboard}",
-            f"Photos     into {_shown(inbox)}" + ("" if watched else ", which is looked at every 5 minutes"),
-            f"           {two[0]}/ANY-NAME/left.jpg and right.jpg; {', '.join(two[1:])} alike",
-            f"           {one[0]}/ANY-NAME.jpg; {', '.join(one[1:])} alike",
-            f"Videos     appear in {_shown(settings.target)}",
-            f"Provider   {provider}",
-            "Ctrl-C     stops it; what is under way goes on at the next start",
-        )
-        sys.stdout.write("\n" + "\n".join(lines) + "\n\n")
+            document = {"dashboard": dashboard, "inbox": settings.inbox, "target": settings.target}
+            sys.stdout.write(json.dumps({**document, "provider": settings.api_url}) + "\n")
+        else:
+            ends = "Ctrl-C     stops it; what is under way goes on at the next start"
+            sys.stdout.write("\n".join(["", f"Dashboard  {dashboard}", *arranged.lines(), ends, "", ""]))
         sys.stdout.flush()
 
     def _run_told(self, line: str) -> None:
@@ -303,41 +273,8 @@ class Up:
         stream.flush()
 
 
-def _core(settings: Settings) -> list[Effect]:
-    return [effect for effect in load_catalogue(settings.catalogue).effects.values() if effect.core]
-
-
-def _make_folders(settings: Settings) -> None:
-    """Show by folders where photos go."""
-    if Storage(str(settings.inbox)).local:
-        for effect in _core(settings):
-            (Path(str(settings.inbox)) / effect.name).mkdir(parents=True, exist_ok=True)
-
-
-def _sources(settings: Settings) -> list[str]:
-    """What the upload listener is to listen to; nothing where only looking helps."""
-    inbox = ["--inbox", str(settings.inbox)]
-    if Storage(str(settings.inbox)).local:
-        # Told any earlier, the run would have to wait until it may believe that the photos are whole.
-        return [*inbox, "--folder", "--quiet-s", f"{SETTLE_S:g}"]
-    return [*inbox, "--sqs"] if settings.uploads_queue else []
-
-
 def _answers(api_url: str) -> bool:
     try:
         return httpx.get(f"{api_url}/health", timeout=2.0).is_success
     except httpx.HTTPError:
         return False
-
-
-def _absolute(url: str) -> str:
-    """The same place, wherever a process is."""
-    try:
-        storage = Storage(url)
-    except StorageError as error:
-        raise BadInput(error.reason) from None
-    return storage.url_of("") if storage.local else url
-
-
-def _shown(url: str) -> str:
-    return os.path.relpath(url) if Storage(url).local else public_url(url)
