@@ -85,15 +85,26 @@ class LocalRunner(Runner):
 
     async def cancel_all(self) -> None:
         """Put back what is under way: its process ends, and the next start goes on where the ledger says."""
-        await asyncio.gather(*(self._put_back(run) for run in self._process_manager.flow_run_ids()))
+        runs = self._process_manager.flow_run_ids()
+        for trouble in await asyncio.gather(*(self._put_back(run) for run in runs), return_exceptions=True):
+            if trouble:  # the next start finds it as running, and begins it again
+                _say(f"a run could not be put back: {trouble}")
 
     async def _put_back(self, flow_run_id: UUID) -> None:
         # The process has to know before it is told to end: else it says of itself that it crashed.
         heard = await self._control_channel.signal(flow_run_id, "reschedule")
-        if heard is ControlSignalStatus.ALREADY_CONCLUDED:
-            return
-        await self._client.set_flow_run_state(flow_run_id, AwaitingRetry(message="put back: `effects up` was stopped"))
-        await self._process_manager.kill(flow_run_id, END_S, force=heard is not ControlSignalStatus.ACKNOWLEDGED)
+        over = heard is ControlSignalStatus.ALREADY_CONCLUDED
+        try:
+            with anyio.fail_after(END_S):
+                state = (await self._client.read_flow_run(flow_run_id)).state
+                over = over or bool(state and state.is_final() and not state.is_crashed())
+                if not over:
+                    again: State[None] = AwaitingRetry(message="put back: `effects up` was stopped")
+                    await self._client.set_flow_run_state(flow_run_id, again)
+        finally:
+            if not over:
+                knows = heard is ControlSignalStatus.ACKNOWLEDGED
+                await self._process_manager.kill(flow_run_id, END_S, force=not knows)
 
 
 class Fork:

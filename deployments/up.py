@@ -8,6 +8,7 @@ others end with it: their standard input closes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from deployments.part import READY, Part
 from deployments.sandbox.server import Sandbox
 from deployments.server import quieten, server_environment
 from deployments.stack import running_stack, take_place
+from tasks.answers import one_line
 from tasks.errors import BadInput, EffectsError
 from tasks.settings import load_settings
 
@@ -43,6 +45,9 @@ BACKLOG = 2048
 
 LOG = "effects-up.log"
 LONGEST_LOG = 5_000_000
+
+SANDBOX = "effects-sandbox"
+"""Its books, in Prefect's home: what was paid for before a restart is there after it."""
 
 LOOK_S = 0.1
 START_S = 120.0
@@ -100,12 +105,15 @@ def up(changes: Mapping[str, object], *, port: int | None, as_json: bool) -> int
     from prefect.settings import PREFECT_HOME  # noqa: PLC0415 - after `quieten`
 
     home = PREFECT_HOME.value()
-    with take_place(home) as place:
+    with ExitStack() as ends:
+        try:
+            place = ends.enter_context(take_place(home))
+        except OSError as error:
+            raise BadInput(f"PREFECT_HOME {home} cannot be written: {os.strerror(error.errno or 0)}") from None
         if place is None:
             where = (running_stack(home) or "it is just starting").removesuffix("/api")
             raise AlreadyUp(f"`effects up` runs already: {where}")
-        with ExitStack() as ends:
-            Up(home, changes, ends, as_json=as_json).run(place, port)
+        Up(home, changes, ends, as_json=as_json).run(place, port)
     return 0
 
 
@@ -183,15 +191,14 @@ class Up:
 
     def _start_server(self, listener: socket.socket) -> Part:
         environment = {**server_environment(listener.getsockname()[1]), **SERVER}
-        command = ["deployments.server", "--listener", str(listener.fileno())]
-        return self._keep(
-            Part("the Prefect server", command, environment, log=self._log, inherited=[listener.fileno()])
-        )
+        fd = listener.fileno()
+        command = ["deployments.server", "--listener", str(fd)]
+        return self._keep(Part("the Prefect server", command, environment, log=self._log, inherited=[fd]))
 
     def _start_runner(self, environment: Mapping[str, str], server: Part) -> None:
-        # It holds the server's standard input, too: the server is there until it has put back what is under way.
-        held = [server.process.stdin.fileno()] if server.process.stdin else []
         command = ["deployments.tether", "deployments.runner"]
+        # However the stack ends, the server is there until the runner has put back what is under way.
+        held = [server.lifeline]
         self._keep(Part("the runner", command, environment, log=self._log, heard=self._run_told, inherited=held))
 
     def _start_listener(self, environment: Mapping[str, str], sources: Sequence[str]) -> None:
@@ -217,10 +224,10 @@ class Up:
             if self._stop.wait(LOOK_S):
                 raise _Stopped
             if time.monotonic() > give_up:
-                raise PartBroken(f"{what} is not there after {within_s:.0f} s: {self._log}")
+                raise PartBroken(f"{what} is not there after {within_s:.0f} s; {self._last_words()}")
             for part in self._parts:
                 if part.ended and part.worn_out:
-                    raise PartBroken(f"{part.name} ends again and again: {self._log}")
+                    raise PartBroken(f"{part.name} ends again and again; {self._last_words()}")
                 if part.ended:
                     self._say(f"{part.name} ended with code {part.process.returncode}: it is started again")
                     part.start()
@@ -231,13 +238,19 @@ class Up:
 
         from flows.configuration import configured  # noqa: PLC0415
 
-        with temporary_settings({PREFECT_API_URL: api_url}):
-            arranged = Arrangement.of(asyncio.run(configured(**self._changes)))
+        try:
+            with temporary_settings({PREFECT_API_URL: api_url}):
+                arranged = Arrangement.of(asyncio.run(configured(**self._changes)))
+        except httpx.HTTPError as error:
+            raise PartBroken(f"the Prefect server does not say what its block holds: {error}") from error
         arranged.make_folders()
         if not arranged.sandboxed:
             return arranged
-        books = self._home / "effects-sandbox"  # what was paid for before a restart is there after it
-        sandbox = self._ends.enter_context(Sandbox(state=books, generate_seconds=4.0, balance_usd=10_000.0))
+        books = self._home / SANDBOX
+        try:
+            sandbox = self._ends.enter_context(Sandbox(state=books, generate_seconds=4.0, balance_usd=10_000.0))
+        except (OSError, ValueError) as error:
+            raise PartBroken(f"the sandbox cannot use {books}: {one_line(error)}") from error
         return arranged.saying({"api_url": sandbox.url})
 
     def _welcome(self, api_url: str, arranged: Arrangement) -> None:
@@ -247,8 +260,11 @@ class Up:
             document = {"dashboard": dashboard, "inbox": settings.inbox, "target": settings.target}
             sys.stdout.write(json.dumps({**document, "provider": settings.api_url}) + "\n")
         else:
-            ends = "Ctrl-C     stops it; what is under way goes on at the next start"
-            sys.stdout.write("\n".join(["", f"Dashboard  {dashboard}", *arranged.lines(), ends, "", ""]))
+            lines = [f"Dashboard  {dashboard}", *arranged.lines()]
+            lines += ["Ctrl-C     stops it; what is under way goes on at the next start"]
+            if elsewhere := os.environ.get("PREFECT_API_URL"):
+                lines += [f"Commands   in other terminals run in {elsewhere} where PREFECT_API_URL says so, not here"]
+            sys.stdout.write("\n".join(["", *lines, "", ""]))
         sys.stdout.flush()
 
     def _run_told(self, line: str) -> None:
@@ -260,8 +276,6 @@ class Up:
 
     def _bell(self, line: str) -> None:
         """A line of the upload listener's log."""
-        with self._log.open("a", encoding="utf-8") as log:
-            log.write(f"{line}\n")
         if " INFO " in line:
             self._listening.set()  # the first that it says is that it listens
         else:
@@ -269,8 +283,14 @@ class Up:
 
     def _say(self, line: str) -> None:
         stream = sys.stderr if self._as_json else sys.stdout
-        stream.write(f"{datetime.now():%H:%M:%S} {line}\n")  # noqa: DTZ005 - for who sits before it
-        stream.flush()
+        with contextlib.suppress(OSError):  # the terminal may be gone: the stack goes on
+            stream.write(f"{datetime.now():%H:%M:%S} {line}\n")  # noqa: DTZ005 - for who sits before it
+            stream.flush()
+
+    def _last_words(self) -> str:
+        """The end of the log, for a line that says where it is."""
+        words = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
+        return f"{self._log}" + (f" ends with: {words[0].strip()}" if words else " is empty")
 
 
 def _answers(api_url: str) -> bool:

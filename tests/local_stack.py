@@ -124,10 +124,12 @@ class LocalStack:
         """Turn the sandbox's knobs."""
         httpx.post(f"{self.said['provider']}/sandbox/knobs", json=knobs).raise_for_status()
 
-    def drop(self, name: str, effect: str = "hug") -> None:
-        """Copy two photos into the inbox, as a person would."""
-        folder = self.inbox / effect / name
+    def drop(self, name: str, take: int = 0) -> None:
+        """Put two photos into the inbox, as a person would; another take of them where that is said."""
+        folder = self.inbox / "hug" / name
         folder.mkdir(parents=True)
+        if take:
+            (folder / "job.json").write_text(json.dumps({"take": take}))
         shutil.copyfile(LEFT, folder / "1.jpg")
         shutil.copyfile(RIGHT, folder / "2.jpg")
 
