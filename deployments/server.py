@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
-from deployments.patience import Patience
 from deployments.stack import running_stack
 from tasks.errors import EffectsError
 
@@ -215,15 +214,16 @@ def main() -> None:
     import uvicorn  # noqa: PLC0415 - only the server's process pays for these
     from prefect.server.api.server import create_app  # noqa: PLC0415
 
+    from deployments.turns import take_turns  # noqa: PLC0415
+
     parser = argparse.ArgumentParser()
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--port", type=int)
     where.add_argument("--listener", type=int, help="a socket that listens already, as an inherited descriptor")
     options = parser.parse_args()
-    app = create_app()  # one a process: Prefect's own services ask the same
-    app.add_middleware(Patience)
+    take_turns()
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=options.port or 0, log_level="error", timeout_graceful_shutdown=3
+        create_app(), host="127.0.0.1", port=options.port or 0, log_level="error", timeout_graceful_shutdown=3
     )
     server = uvicorn.Server(config)
     listeners = None if options.listener is None else [socket.socket(fileno=options.listener)]

@@ -25,7 +25,8 @@ def main() -> object:
 
 
 def _watch() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1):
+        pass  # nobody writes to it
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(PATIENCE_S)
     os.killpg(0, signal.SIGKILL)
