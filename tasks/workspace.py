@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("effects")
 
+PREPARED_AT_ONCE = 32
+"""Jobs whose photos are on their way. Of hundreds that begin at once the first are submitted while the others still
+look at their photos: an event loop would else have all of them fetch, then all of them validate, then all submit."""
+
 
 class Workspace:
     """Everything that a step needs besides its input. Not a dataclass: Prefect must not look inside.
@@ -39,6 +43,7 @@ class Workspace:
     Attributes:
         budget: what this run may spend, and has committed.
         histories: how long earlier generations took.
+        preparing: held while a job's photos are fetched and looked at.
         trouble: set when the account cannot buy anything: from then on this run submits nothing.
     """
 
@@ -52,6 +57,7 @@ class Workspace:
         self.scratch = scratch
         self.budget = Budget(settings.budget_usd)
         self.histories = Histories(ledger.storage)
+        self.preparing = asyncio.Semaphore(PREPARED_AT_ONCE)
         self.trouble: AccountTrouble | None = None
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
