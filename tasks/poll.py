@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.errors import EffectsError, GenerationFailed, GenerationPending, GenerationTimeout, ProviderBusy
 from tasks.jobs import Generation, Video, now
 from tasks.ledger import Failure
-from tasks.visibility import named, retry_if
+from tasks.visibility import named, retry_if, watched
 from tasks.wait import SHORTEST_PAUSE_S, Wait
 
 if TYPE_CHECKING:
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
     from tasks.answers import Look
     from tasks.workspace import Workspace
-
-watched = logging.getLogger("effects_looks")
-"""For who watches as it happens; Prefect logs each retry itself, so these lines need not reach it."""
 
 LOOK_TIMEOUT_S = 60.0
 """For one look, all of it; httpx gives up earlier, this is the net below."""
@@ -154,7 +150,8 @@ async def _failed(generation: Generation, look: Look, workspace: Workspace) -> G
         generation_id=generation.id,
         at=now(),
     )
-    workspace.budget.let_go(generation.request.job_id, generation.attempt)  # failures are never charged
+    held_usd = generation.cost_usd if generation.cost_usd is not None else generation.request.price_usd
+    workspace.budget.let_go(generation.request.job_id, generation.attempt, refund_usd=held_usd)  # never charged
     await workspace.ledger.record_failure(generation.request, generation.attempt, failure)
     if failed.input_fault:
         await workspace.end(generation.request)
