@@ -116,3 +116,18 @@ def test_a_bucket_that_is_not_there_is_bad_input(s3: str, capsys: pytest.Capture
     assert main(["inbox", f"{s3}-nowhere/in"]) == 2
     assert "there is no such file or bucket" in capsys.readouterr().err
     assert main(["inbox", f"{s3}/in"]) == 0
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_credentials_in_the_url_are_never_shown(
+    uploads: Uploads, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where the inbox cannot be reached, nor where it does not fit."""
+    assert main(["inbox", "ftp://me:secret@127.0.0.1:9/in"]) == 1
+    assert "ftp://127.0.0.1:9/in cannot be reached" in (told := capsys.readouterr().err)
+    assert "secret" not in told
+    monkeypatch.setenv("EFFECTS_TARGET", "memory://me:secret@x/in/out")
+    assert main(["inbox", "memory://me:secret@x/in"]) == 2
+    assert "lie inside each other" in (told := capsys.readouterr().err)
+    assert "secret" not in told
+    assert uploads.videos() == 0
