@@ -50,6 +50,9 @@ TOLD_AGAIN_AFTER = timedelta(hours=6)
 BEATS_MISSED_S = 90
 """Of a beat every 30 seconds (`PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in prefect.yaml)."""
 
+_LINK = "{{ (flow_run | ui_url) or 'Run ' ~ flow_run.id }}"
+"""A link where the server knows its own address (`PREFECT_UI_URL`)."""
+
 _OURS = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
 _RUN = {"prefect.resource.id": "prefect.flow-run.*"}
 
@@ -138,13 +141,13 @@ def notifications(block: UUID) -> tuple[AutomationCore, ...]:
             needs,
             "{{ event.resource.name }}: {{ event.payload.line }}\n"
             "{% for why in event.payload.reasons %}{{ why.jobs }} × {{ why.state }}: {{ why.reason }}\n{% endfor %}"
-            "{{ flow_run | ui_url }}",
+            + _LINK,
         ),
         tell(
             f"a run died {RUNS} times",
             died,
             "{{ flow_run.name }} is not taken up again. What it paid for is in the ledger; `resume` finishes it.\n"
-            "{{ flow_run | ui_url }}",
+            + _LINK,
         ),
         tell(
             "an upload started nothing",
