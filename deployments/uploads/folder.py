@@ -61,14 +61,15 @@ class Folder:
         anew, pause = False, FIRST_PAUSE_S
         while True:
             try:
-                watched = _made(root)
-                async with aclosing(_watch(root)) as watch:
+                real, watched = _made(root)
+                async with aclosing(_watch(real)) as watch:
                     async for changes in watch:
                         if not self.watching.is_set():
                             log.info("uploads: watching %s", root)
                             self.watching.set()
-                        # What is there already when it is watched anew was put there while nobody watched.
-                        found, anew = ([root] if anew else [Path(path) for _, path in changes]), False
+                        found = [root / Path(path).relative_to(real) for _, path in changes]
+                        if anew:  # what is there already was put there while nobody watched
+                            found, anew = [root], False
                         if found:
                             yield found
                         if _identity(root) != watched:
@@ -87,7 +88,7 @@ class Folder:
 async def _watch(root: Path) -> AsyncGenerator[set[FileChange], None]:
     watch = awatch(
         root,
-        watch_filter=lambda change, _: change is not Change.deleted,
+        watch_filter=_is_put_there,
         rust_timeout=LOOK_MS,
         yield_on_timeout=True,
         ignore_permission_denied=True,
@@ -100,9 +101,15 @@ async def _watch(root: Path) -> AsyncGenerator[set[FileChange], None]:
         raise errors.exceptions[0] from None
 
 
-def _made(root: Path) -> tuple[int, int] | None:
+def _is_put_there(change: Change, path: str) -> bool:
+    """Files that are new or written to; folders that are new, with what is in them."""
+    return change is Change.added or (change is Change.modified and not Path(path).is_dir())
+
+
+def _made(root: Path) -> tuple[Path, tuple[int, int] | None]:
+    """Its real path, by which some systems tell of its files, and which folder it is now."""
     root.mkdir(parents=True, exist_ok=True)
-    return _identity(root)
+    return root.resolve(), _identity(root)
 
 
 async def _tell(listener: Listener, arrivals: Iterable[Arrival]) -> None:

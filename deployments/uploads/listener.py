@@ -32,6 +32,9 @@ MOST_PENDING = 10_000
 MOST_REMEMBERED = 50_000
 """Arrivals that were told already, and whose repeats wake nobody. Prefect itself forgets after 1,000, or 5 minutes."""
 
+MOST_ELSEWHERE = 100
+"""Other buckets that are told of, once each."""
+
 EVENTS_AT_ONCE = 10
 """In one request to the server: a few megabytes at the very most."""
 
@@ -129,6 +132,7 @@ class Listener:
         self._came, self._answering = asyncio.Event(), asyncio.Event()
         self._answering.set()
         self._trouble = ""
+        self._elsewhere: set[str] = set()
 
     @property
     def pending(self) -> int:
@@ -186,6 +190,7 @@ class Listener:
         folder = self.place.folder_of(arrival.bucket, arrival.key)
         if folder is None:
             self.counters.ignored += 1
+            self._wonder_at(arrival.bucket)
             return None
         if arrival.id in self._told:
             self.counters.repeated += 1
@@ -194,12 +199,19 @@ class Listener:
             self.counters.repeated += 1
             return self._pending[arrival.id]
         if self.pending >= MOST_PENDING:
-            raise NotAccepted(f"{self.pending} files wait for the Prefect server: there is no room for more")
+            raise NotAccepted(f"{self.pending} new files wait for the Prefect server: there is no room for more")
         self.counters.arrivals += 1
         self._window.add(folder, arrival, asyncio.get_running_loop().time())
         self._came.set()
         answer = self._pending[arrival.id] = asyncio.get_running_loop().create_future()
         return answer
+
+    def _wonder_at(self, bucket: str) -> None:
+        """Say once that another bucket's notifications come here: perhaps the inbox is not the one that was meant."""
+        if bucket == self.place.bucket or bucket in self._elsewhere or len(self._elsewhere) >= MOST_ELSEWHERE:
+            return
+        self._elsewhere.add(bucket)
+        log.warning("uploads: what arrives in %r is passed over: the inbox is %s", bucket, self.place.url)
 
     async def _window_to_close(self) -> None:
         while True:
@@ -225,7 +237,7 @@ class Listener:
                 if error.lasting:
                     return await self._refused(groups, error)
                 if error.reason != self._trouble:
-                    log.warning("uploads: %s; %d files wait → %s", error, self.pending, error.next_move)
+                    log.warning("uploads: %s; %d new wait → %s", error, self.pending, error.next_move)
                 self._not_yet(error.reason)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_S)
@@ -244,7 +256,7 @@ class Listener:
         [group] = groups
         self._trouble = ""
         self._answering.set()
-        log.error("uploads: %s: the event on %s and others is given up", error, group.folders[0])
+        log.error("uploads: %s: the event about %s is given up", error, group.title)
         for arrival in group.arrivals:
             self._pending.pop(arrival.id).set_result(False)
 
@@ -255,8 +267,7 @@ class Listener:
         self._answering.set()
         self.counters.events += len(groups)
         for group in groups:
-            shown = group.folders[0] if len(group.folders) == 1 else f"{len(group.folders)} folders"
-            log.info("uploads: told Prefect of %s: %d new", shown, group.files)
+            log.info("uploads: told Prefect of %s: %d new", group.title, group.files)
             for arrival in group.arrivals:
                 self._told[arrival.id] = None
                 self._pending.pop(arrival.id).set_result(True)

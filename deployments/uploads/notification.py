@@ -16,7 +16,7 @@ from deployments.uploads.shapes import BridgeEvent, CloudGridEvent, GridEvent, P
 if TYPE_CHECKING:
     from deployments.uploads.arrival import Arrival
 
-LONGEST_TOLD = 200
+LONGEST_TOLD, LONGEST_ADDRESS = 200, 2_000
 
 KNOWN_BY: dict[str, type[BridgeEvent | PubSubPush | GridEvent]] = {
     "detail-type": BridgeEvent,
@@ -36,14 +36,14 @@ class Notification:
         ignored: how many things else it tells, and were understood: removals, tests.
         problems: one line on each part that cannot be read.
         handshake: what Azure Event Grid wants to hear back before it sends anything.
-        confirm: the address that a person opens to allow an SNS topic to send here.
+        confirm: the address that a person opens to allow an SNS topic to send here, as it may stand in a log.
     """
 
     arrivals: tuple[Arrival, ...] = ()
     ignored: int = 0
     problems: tuple[str, ...] = ()
     handshake: str | None = None
-    confirm: str | None = None
+    confirm: str = ""
 
 
 def read_notification(body: bytes | str) -> Notification:
@@ -68,7 +68,7 @@ def _together(parts: list[Notification]) -> Notification:
         sum(part.ignored for part in parts),
         tuple(problem for part in parts for problem in part.problems),
         next((part.handshake for part in parts if part.handshake), None),
-        next((part.confirm for part in parts if part.confirm), None),
+        next((part.confirm for part in parts if part.confirm), ""),
     )
 
 
@@ -101,7 +101,7 @@ def _read_record(record: object) -> Notification:
 def _read_topic(said: TopicMessage) -> Notification:
     if said.kind == "Notification":
         return _read_text(said.message, in_topic=True)
-    return Notification(ignored=1, confirm=said.subscribe_url)
+    return Notification(ignored=1, confirm=_told(said.subscribe_url or "", LONGEST_ADDRESS))
 
 
 def _read_event(event: BridgeEvent | PubSubPush | GridEvent) -> Notification:
@@ -118,8 +118,8 @@ def _why(error: ValueError) -> str:
     return _told(f"{'.'.join(map(str, issue['loc'])) or 'it'}: {issue['msg']}")
 
 
-def _told(line: str) -> str:
+def _told(line: str, longest: int = LONGEST_TOLD) -> str:
     """As it may stand in a log: one line of printable ASCII, for anybody may have written what it quotes."""
     text = line.encode("ascii", "backslashreplace").decode()
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return text if len(text) <= LONGEST_TOLD else f"{text[: LONGEST_TOLD - 3]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

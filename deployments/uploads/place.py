@@ -7,14 +7,9 @@ from pathlib import Path
 
 from tasks.errors import BadInput
 from tasks.jobs import public_url
+from tasks.listing import is_passed_over
 
 LOCAL = frozenset({"", "file", "local"})
-
-UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp")
-"""How browsers and copiers name what they still write; the whole file comes under another name."""
-
-LEFT_BEHIND = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
-"""What systems leave in folders. Their other files begin with a dot."""
 
 LONGEST_FOLDER = 1024
 """Bytes. Stores allow no longer keys, and an event with the most folders stays far below what Prefect accepts."""
@@ -65,12 +60,7 @@ class Place:
         if bucket != self.bucket or not key.startswith(self.prefix) or "\0" in key:
             return None
         parts = key[len(self.prefix) :].split("/")
-        if not all(parts) or any(_is_passed_over(part) for part in parts):
+        if not all(parts) or any(is_passed_over(part) for part in parts):
             return None
         folder = "/".join(parts[:2])
         return folder if len(folder.encode()) <= LONGEST_FOLDER else None
-
-
-def _is_passed_over(name: str) -> bool:
-    lowered = name.lower()
-    return name.startswith(".") or lowered in LEFT_BEHIND or lowered.endswith(UNFINISHED)

@@ -34,6 +34,14 @@ class Group:
     arrivals: tuple[Arrival, ...]
 
     @property
+    def title(self) -> str:
+        """Its folder, or how many they are, as one line of a log."""
+        folder = self.folders[0]
+        if len(self.folders) > 1:
+            return f"{len(self.folders)} folders"
+        return folder if folder.isprintable() else repr(folder)
+
+    @property
     def files(self) -> int:
         """How many files arrived; one that grew or was replaced meanwhile counts once."""
         return len({(arrival.bucket, arrival.key) for arrival in self.arrivals})

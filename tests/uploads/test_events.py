@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import socket
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_EVENTS_MAXIMUM_RELATED_RESOURCES, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_EVENTS_MAXIMUM_RELATED_RESOURCES,
+    temporary_settings,
+)
 
 from deployments.uploads import listener as listener_module
 from deployments.uploads.arrival import Arrival
@@ -126,6 +132,29 @@ async def test_why_an_event_was_not_accepted(prefect_api: str, url: str, error: 
     """In one line; no server of Prefect's own is started for it, in which nobody would wait."""
     with temporary_settings({PREFECT_API_URL: url.format(prefect_api) or None}), pytest.raises(error, match=said):
         await send(events_about("s3://photos", "squish/cat.jpg"))
+
+
+async def test_the_login_of_prefect_s_settings_is_used() -> None:
+    """Without one that fits, the line says which setting to look at."""
+    heads = list[str]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        known = f": Basic {base64.b64encode(b'admin:secret').decode()}" in heads[-1]
+        status = "404 Not Found" if heads[-1].startswith("GET") else "204 No Content" if known else "401 Unauthorized"
+        writer.write(f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    events = events_about("s3://photos", "squish/cat.jpg")
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api"
+        wrong = {PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: "admin:wrong"}
+        with temporary_settings(wrong), pytest.raises(NotAccepted, match=r"401.*PREFECT_API_AUTH_STRING"):
+            await send(events)
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: "admin:secret"}):
+            await send(events)
+    assert heads[-1].startswith("POST /api/events ")
 
 
 async def test_an_event_that_the_server_refuses_is_known_from_one_that_may_be_tried_again(prefect_api: str) -> None:

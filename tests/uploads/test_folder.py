@@ -74,15 +74,35 @@ async def test_files_and_folders_that_are_moved_in_are_noticed(tmp_path: Path) -
     assert set(server.folders) >= {"squish/cat.jpg", "squish/dog.jpg", "squish/anna"}
 
 
+async def test_an_inbox_may_be_a_link(tmp_path: Path) -> None:
+    """Or be named by a detour; when the link is set to another folder, that one is watched."""
+    server, folder = Server(), Folder()
+    for name in ("one", "two"):
+        (tmp_path / name / "squish").mkdir(parents=True)
+    link = tmp_path / "inbox"
+    link.symlink_to("one")
+    async with listening(f"{tmp_path}/one/../inbox", server, folder):
+        await folder.watching.wait()
+        (tmp_path / "one" / "squish" / "cat.jpg").write_bytes(b"cat")
+        await until(lambda: server.folders == ["squish/cat.jpg"])
+        link.unlink()
+        link.symlink_to("two")
+        (tmp_path / "two" / "squish" / "dog.jpg").write_bytes(b"dog")
+        await until(lambda: server.folders == ["squish/cat.jpg", "squish/dog.jpg"])
+
+
 async def test_what_is_nobody_s_photo_wakes_nobody(tmp_path: Path) -> None:
-    """Half-written files, litter, and what is removed; the whole file then does."""
+    """Half-written files, litter, what is removed or was there; the whole file then does."""
     server, folder, inbox = Server(), Folder(), tmp_path / "inbox"
     squish = inbox / "squish"
     squish.mkdir(parents=True)
-    (squish / "old.jpg").write_bytes(b"old")
+    for name in ("old.jpg", "older.jpg"):
+        (squish / name).write_bytes(b"old")
     async with listening(str(inbox), server, folder) as listener:
         await folder.watching.wait()
-        (squish / "old.jpg").unlink()
+        (squish / "old.jpg").rename(tmp_path / "old.jpg")
+        squish.chmod(0o700)
+        inbox.chmod(0o700)
         (squish / ".DS_Store").write_bytes(b"litter")
         (squish / "cat.jpg.part").write_bytes(b"half")
         await until(lambda: listener.counters.ignored >= 2)

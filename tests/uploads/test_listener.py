@@ -99,12 +99,15 @@ async def test_a_steady_stream_is_told_of_meanwhile() -> None:
         assert server.events
 
 
-async def test_what_concerns_no_upload_is_answered_at_once() -> None:
-    """Other buckets, videos, hidden files: counted, and nobody is woken."""
+async def test_what_concerns_no_upload_is_answered_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Other buckets, hidden files: counted, and nobody is woken; of another bucket it is said, once."""
     server = Server()
     async with listening(INBOX, server, quiet_s=60, longest_s=60) as listener:
-        await listener.tell([arrival("hug/anna/1.jpg", bucket="other"), arrival("hug/anna/.DS_Store")])
-        assert (listener.counters.ignored, listener.counters.arrivals, listener.pending) == (2, 0, 0)
+        for name in "12":
+            await listener.tell([arrival(f"hug/anna/{name}.jpg", bucket="other"), arrival("hug/anna/.DS_Store")])
+        assert (listener.counters.ignored, listener.counters.arrivals, listener.pending) == (4, 0, 0)
+    [record] = caplog.records
+    assert record.getMessage() == f"uploads: what arrives in 'other' is passed over: the inbox is {INBOX}"
 
 
 async def test_while_nobody_accepts_them_arrivals_are_kept_and_told_later(caplog: pytest.LogCaptureFixture) -> None:

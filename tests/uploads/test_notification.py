@@ -94,6 +94,8 @@ def test_what_senders_want_to_hear_first() -> None:
     assert read_notification(json.dumps(samples.grid_validation())).handshake == "512d38b6-c7b8-40c8-89fe-f46f9e9622b6"
     asked = read_notification(json.dumps(samples.topic({}, "SubscriptionConfirmation")))
     assert asked.confirm == "https://sns.eu-central-1.amazonaws.com/?Action=Confirm"
+    forged = samples.topic({}, "SubscriptionConfirmation") | {"SubscribeURL": "https://x/\n2026 ERROR"}
+    assert read_notification(json.dumps(forged)).confirm == "https://x/?2026 ERROR"
 
 
 def test_one_bad_record_does_not_spoil_the_others() -> None:

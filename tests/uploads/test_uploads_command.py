@@ -87,7 +87,7 @@ def test_it_stops_at_once_while_prefect_is_away(tmp_path: Path) -> None:
         command.line("watching")
         (tmp_path / "squish").mkdir()
         (tmp_path / "squish" / "cat.jpg").write_bytes(b"photo")
-        command.line("does not answer.*1 files? wait")
+        command.line("does not answer.*1 new wait")
         command.process.terminate()
         assert command.process.wait(20) == 0
 

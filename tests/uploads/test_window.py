@@ -73,6 +73,17 @@ def test_one_arrival_s_event_has_its_own_id() -> None:
     assert [group.id for group in window.close()] == [one.id]
 
 
+def test_what_a_log_calls_it() -> None:
+    """One line, whatever the folder is called."""
+    window = Window()
+    titles = []
+    for folders in (["hug/anna"], ["hug/anna\n2026 ERROR"], ["hug/anna", "hug/ben"]):
+        for folder in folders:
+            window.add(folder, arrival(f"{folder}/1.jpg"), 0)
+        titles += [group.title for group in window.close()]
+    assert titles == ["hug/anna", r"'hug/anna\n2026 ERROR'", "2 folders"]
+
+
 def test_a_file_that_grew_meanwhile_counts_once() -> None:
     """A watched folder tells of every write."""
     window = Window()
