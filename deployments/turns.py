@@ -8,12 +8,27 @@ twice, or, after some more tries, never. Taking the turn first, nothing fails, a
 
 from __future__ import annotations
 
-from functools import partialmethod
+from typing import TYPE_CHECKING
 
 from prefect.server.database.configurations import AioSqliteConfiguration
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+    Transaction = AbstractAsyncContextManager[AsyncSessionTransaction]
 
 
 def take_turns() -> None:
     """From here on in this process; other databases are not concerned."""
     begin = AioSqliteConfiguration.begin_transaction
-    AioSqliteConfiguration.begin_transaction = partialmethod(begin, with_for_update=True)  # type: ignore[method-assign, assignment]
+
+    def in_turn(
+        self: AioSqliteConfiguration,
+        session: AsyncSession,
+        with_for_update: bool = False,  # noqa: ARG001 - whatever is asked for
+    ) -> Transaction:
+        return begin(self, session, with_for_update=True)
+
+    AioSqliteConfiguration.begin_transaction = in_turn  # type: ignore[method-assign, assignment]

@@ -37,7 +37,12 @@ class LocalStack:
         self.inbox, self.target = folder / "inbox", folder / "sandbox-videos"
         self.said: dict[str, str] = {}
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "EFFECTS_"))}
-        self.environment = {**clean, "PYTHONPATH": str(HOUSE), "PREFECT_HOME": str(self.home)}
+        self.environment = {
+            **clean,
+            "PYTHONPATH": str(HOUSE),
+            "PREFECT_HOME": str(self.home),
+            "EFFECTS_POLL_INTERVAL_S": "0.3",
+        }
         self._process: subprocess.Popen[str] | None = None
 
     def effects(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:

@@ -25,6 +25,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """One for the tests that leave it as it is."""
     with local_stack(tmp_path_factory.mktemp("up")) as started:
         started.start()
+        started.turn(generate_seconds=1)
         yield started
 
 
@@ -38,7 +39,7 @@ def test_photos_that_are_dropped_become_a_video(stack: LocalStack) -> None:
     assert video.stat().st_size > 10_000
     assert set(stack.counters()["billed_by_client_request_id"].values()) == {1}
     eventually(lambda: "inbox · hug/anna-and-ben: Completed" in stack.told, stack)
-    (run,) = [run for run in stack.runs() if run["name"] == "inbox · hug/anna-and-ben"]
+    (run,) = _named(stack, "inbox · hug/anna-and-ben")
     assert run["state_name"] == "Completed"
     assert run["created_by"]["type"] == "AUTOMATION"
     eventually(lambda: _logs(stack, run) > 0, stack)  # a fork hands over its last words
@@ -81,7 +82,7 @@ def test_commands_run_in_it_where_nothing_else_is_configured(stack: LocalStack) 
     )
     told, errors = command.communicate(timeout=60)
     assert json.loads(told)["state"] == "completed", errors
-    (run,) = [run for run in stack.runs() if run["name"] == "squish · collins.jpg"]
+    (run,) = _named(stack, "squish · collins.jpg")
     assert run["deployment_id"] is None
 
 
@@ -139,29 +140,39 @@ def test_what_does_not_fit_is_told_in_one_line(
         assert stack.processes() == {}
 
 
-def test_it_ends_in_order_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    """Stopped while a generation is under way: no process is left, and the next start brings the video, paid once."""
-    with local_stack(tmp_path) as stack:
-        stack.start()
-        stack.turn(generate_seconds=8)
-        stack.drop("anna-and-ben")
-        eventually(lambda: stack.counters()["looks"] >= 2, stack)
-        assert stack.stop(signal.SIGINT) == 0
-        assert stack.processes() == {}
-        assert running_stack(stack.home) is None
-        assert "AwaitingRetry" in stack.told
-        assert stack.videos() == []
+def test_a_run_can_be_cancelled_in_the_dashboard(stack: LocalStack) -> None:
+    """Its process ends; what it has paid for stays open, and the next sweep finishes it."""
+    stack.turn(generate_seconds=60)
+    looks = stack.counters()["looks"]
+    stack.drop("cancelled", take=1)
+    eventually(lambda: stack.counters()["looks"] >= looks + 2, stack)
+    (run,) = _named(stack, "inbox · hug/cancelled")
+    stack.api(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
+    eventually(lambda: _named(stack, "inbox · hug/cancelled")[0]["state_name"] == "Cancelled", stack)
+    eventually(lambda: len([one for one in stack.processes().values() if "forkserver" in one]) == 1, stack)
+    stack.turn(generate_seconds=1)
 
-        stack.start()
-        assert stack.counters()["submissions"] == 0
-        eventually(lambda: len(stack.videos()) == 1, stack)
-        assert stack.counters()["submissions"] == 0
-        assert list(stack.counters()["billed_by_client_request_id"].values()) == [1]
-        eventually(lambda: "hug/anna-and-ben: Completed" in stack.told, stack)
-        (run,) = [run for run in stack.runs() if run["name"] == "inbox · hug/anna-and-ben"]
-        assert (run["state_name"], run["run_count"]) == ("Completed", 2)
-        assert stack.stop(signal.SIGTERM) == 0
-        assert stack.processes() == {}
+
+def test_it_ends_in_order_and_goes_on_where_it_was(stack: LocalStack) -> None:
+    """Stopped while a generation is under way: no process is left, and the next start brings the video, paid once."""
+    stack.turn(generate_seconds=6)
+    looks, videos = stack.counters()["looks"], len(stack.videos())
+    stack.drop("stopped", take=2)
+    eventually(lambda: stack.counters()["looks"] >= looks + 2, stack)
+    assert stack.stop(signal.SIGINT) == 0
+    assert stack.processes() == {}
+    assert running_stack(stack.home) is None
+    assert "inbox · hug/stopped: AwaitingRetry" in stack.told
+    assert len(stack.videos()) == videos
+
+    stack.start()
+    eventually(lambda: "inbox · hug/stopped: Completed · 1 completed" in stack.told, stack)
+    (run,) = _named(stack, "inbox · hug/stopped")
+    assert (run["state_name"], run["run_count"]) == ("Completed", 2)
+    assert set(stack.counters()["billed_by_client_request_id"].values()) == {1}
+    assert stack.counters()["submissions"] == 0  # since the start
+    assert stack.stop(signal.SIGTERM) == 0
+    assert stack.processes() == {}
 
 
 def test_a_stale_record_is_no_running_stack(tmp_path: Path) -> None:
@@ -177,6 +188,10 @@ def test_a_stale_record_is_no_running_stack(tmp_path: Path) -> None:
         with take_place(tmp_path) as second:
             assert second is None
     assert running_stack(tmp_path) is None
+
+
+def _named(stack: LocalStack, name: str) -> list[dict[str, Any]]:
+    return [run for run in stack.runs() if run["name"] == name]
 
 
 def _logs(stack: LocalStack, run: dict[str, Any]) -> int:
