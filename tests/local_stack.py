@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 HOUSE = Path(__file__).parents[1]
 LEFT, RIGHT = (HOUSE / "deployments" / "photos" / name for name in ("collins.jpg", "hopper.jpg"))
 START_S = 90.0
+SWEEPS = 2
+"""Runs that a start begins with: of the inbox, and of what is open."""
 
 
 class LocalStack:
@@ -68,6 +70,10 @@ class LocalStack:
             self.said = json.loads(said.get(timeout=START_S))
         except queue.Empty:
             raise AssertionError(f"it is not up: {self.told}{self.log}") from None
+
+    def rest(self) -> None:
+        """Wait until the sweeps are over that a start begins with: what is dropped now is the upload's own run's."""
+        eventually(lambda: sum(run["state_type"] == "COMPLETED" for run in self.runs()) >= SWEEPS, self)
 
     @property
     def told(self) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import yaml
 
+from deployments import up
 from deployments.served import prefect_yaml
 from deployments.stack import FILE, running_stack, take_place
 from tests.local_stack import LEFT, LocalStack, eventually, local_stack
@@ -26,6 +28,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     with local_stack(tmp_path_factory.mktemp("up")) as started:
         started.start()
         started.turn(generate_seconds=1)
+        started.rest()
         yield started
 
 
@@ -114,6 +117,17 @@ def test_a_port_that_is_taken_is_refused_when_it_was_asked_for(tmp_path: Path) -
         assert (command.returncode, told) == (1, "")
         assert errors == f"effects: port {port} cannot be had: Address already in use → choose another with --port\n"
         assert stack.processes() == {}
+
+
+def test_the_usual_port_is_not_insisted_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Where something else has it, the dashboard takes a free one and says so."""
+    with socket.create_server(("127.0.0.1", 0)) as other, ExitStack() as ends:
+        monkeypatch.setattr(up, "PORT", other.getsockname()[1])
+        with up.Up(tmp_path, {}, ends, as_json=False)._listener(None) as listener:
+            port = listener.getsockname()[1]
+    assert f"is taken by something else: the dashboard takes {port}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def main(uploads: int = UPLOADS) -> None:
     with tempfile.TemporaryDirectory() as scratch, local_stack(Path(scratch)) as stack:
         stack.start()
         stack.turn(generate_seconds=0.1)
+        stack.rest()
         measured = []
         for upload in range(uploads):
             measured.append(measure(stack, f"upload-{upload}"))

@@ -25,6 +25,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     with local_stack(tmp_path_factory.mktemp("up")) as started:
         started.start()
         started.turn(generate_seconds=GENERATE_S)
+        started.rest()
         yield started
 
 
@@ -35,7 +36,7 @@ def mid_poll(stack: LocalStack, request: pytest.FixtureRequest) -> str:
     # Another take each time: else it would be the same job, whose video is there already.
     stack.drop(name, take=len(stack.videos()))
     eventually(lambda: stack.counters()["looks"] >= looks + 2, stack)
-    assert _run(stack, name)["state_name"] == "Running"
+    eventually(lambda: _run(stack, name).get("state_name") == "Running", stack)
     return name
 
 
