@@ -50,6 +50,9 @@ TOLD_AGAIN_AFTER = timedelta(hours=6)
 BEATS_MISSED_S = 90
 """Of a beat every 30 seconds (`PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in prefect.yaml)."""
 
+SETTLED_S = 10
+"""After a crash, without another word of the run. Prefect allows no less."""
+
 _LINK = "{{ (flow_run | ui_url) or 'Run ' ~ flow_run.id }}"
 """A link where the server knows its own address (`PREFECT_UI_URL`)."""
 
@@ -87,11 +90,14 @@ def recovery(sweep: UUID) -> tuple[AutomationCore, ...]:
                 # Prefect has no guard of its own against loops. A run that never began counts none, and would loop.
                 match={**_RUN, "prefect.run-count": [str(run) for run in range(1, RUNS)]},
                 match_related=_OURS,
-                expect={"prefect.flow-run.Crashed"},
+                after={"prefect.flow-run.Crashed"},
+                # A worker may tell of one death twice, and seconds apart: at once, it would be taken up twice. And
+                # what goes on or ended after all is not dead.
+                expect={"prefect.flow-run.*"},
                 for_each={"prefect.resource.id"},
-                posture=Posture.Reactive,
+                posture=Posture.Proactive,
                 threshold=1,
-                within=timedelta(0),
+                within=timedelta(seconds=SETTLED_S),
             ),
             actions=[ChangeFlowRunState(state=StateType.SCHEDULED, message="its process died: it is taken up again")],
         ),
@@ -120,13 +126,13 @@ def notifications(block: UUID) -> tuple[AutomationCore, ...]:
         )
 
     died = EventTrigger(
-        match={**_RUN, "prefect.run-count": str(RUNS)},
+        match={**_RUN, "prefect.run-count": ["0", str(RUNS)]},  # before it began, or too often
         match_related=_OURS,
         expect={"prefect.flow-run.Crashed"},
         for_each={"prefect.resource.id"},
         posture=Posture.Reactive,
         threshold=1,
-        within=timedelta(0),
+        within=timedelta(minutes=10),  # a worker may tell of one death twice
     )
     needs = EventTrigger(
         expect={NEEDS_A_PERSON},
@@ -144,10 +150,10 @@ def notifications(block: UUID) -> tuple[AutomationCore, ...]:
             + _LINK,
         ),
         tell(
-            f"a run died {RUNS} times",
+            "a run is given up",
             died,
-            "{{ flow_run.name }} is not taken up again. What it paid for is in the ledger; `resume` finishes it.\n"
-            + _LINK,
+            "{{ flow_run.name }} crashed, and is not taken up again: {{ flow_run.state.message }}\n"
+            "What it paid for is in the ledger; `resume` finishes it.\n" + _LINK,
         ),
         tell(
             "an upload started nothing",

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EffectsError as error:
         return _fail(error)
     except KeyboardInterrupt:
-        print("\neffects: stopped; what was submitted stays open and can be resumed", file=sys.stderr)
+        print("effects: stopped; nothing new was sent, and `effects resume` finishes what was", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

@@ -18,6 +18,7 @@ from prefect.artifacts import (
 )
 
 from tasks.errors import EffectsError
+from tasks.visibility import watched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,7 @@ class Showcase:
     async def begin(cls, rows: int, workspace: Workspace) -> Self:
         """Show that nothing is done yet."""
         progress = await acreate_progress_artifact(0.0, description=f"of {rows} rows")
+        watched.info("%d rows", rows, extra={"rows": rows})
         return cls(progress, rows, workspace)
 
     async def row_ended(self, outcome: RowOutcome) -> None:
@@ -68,6 +70,7 @@ class Showcase:
     def expect(self, rows: int) -> None:
         """There are so many in all: some may arrive while others are under way."""
         self._rows = rows
+        watched.info("%d rows", rows, extra={"rows": rows})
 
     async def end(self, summary: BatchSummary) -> None:
         """Show what it all came to."""

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.schemas.objects import StateType
-from prefect.states import Completed, Crashed, Pending, Running
+from prefect.states import Completed, Crashed, Pending, Running, Scheduled
 
 from deployments import automations
 from deployments.automations import RUNS, ensure_automations, notifications, recovery
@@ -89,29 +89,29 @@ async def test_a_changed_automation_is_put_right_and_a_switched_off_one_stays_of
 
 async def test_a_run_whose_process_died_is_taken_up_again_but_not_for_ever(client: PrefectClient) -> None:
     """The same run with its parameters; what kills its process every time stays crashed, for a person to see."""
-    run = await _asked_for(client)
-    for begun in range(1, RUNS + 1):
-        await _goes(run, client, Pending(), Running(), Crashed(message="killed"))
-        if begun < RUNS:
-            taken_up = await _in_state(run, client, StateType.SCHEDULED)
-            assert taken_up.parameters == {"effect": "hug", "images": ["a.jpg", "b.jpg"]}
-            assert taken_up.state
-            assert taken_up.state.message == "its process died: it is taken up again"
-    await asyncio.sleep(4)  # what the automation does comes within a second
-    assert (await _in_state(run, client, StateType.CRASHED)).run_count == RUNS
-
-
-async def test_a_run_without_a_deployment_is_left_alone(client: PrefectClient) -> None:
-    """Who started it with the command is there, and sees it end."""
     from flows.generate import generate  # noqa: PLC0415
 
-    run = (await client.create_flow_run(generate, parameters={"effect": "hug", "images": ["a.jpg"]})).id
-    await _goes(run, client, Running(), Crashed())
-    await asyncio.sleep(4)
-    await _in_state(run, client, StateType.CRASHED)
+    by_command = (await client.create_flow_run(generate, parameters={"effect": "hug", "images": ["a.jpg"]})).id
+    await _goes(by_command, client, Running(), Crashed())  # whoever typed the command saw it end
+    deadly, alive, dead = [await _asked_for(client) for _ in range(3)]
+    for _ in range(RUNS - 1):
+        await _goes(deadly, client, Pending(), Running(), Crashed(), Scheduled())
+    await _goes(deadly, client, Pending(), Running(), Crashed())
+    await _goes(alive, client, Pending(), Running(), Crashed(), Completed(name="Open"))  # its process went on after all
+    await _goes(dead, client, Pending(), Running(), Crashed(message="killed"))
+    taken_up = await _in_state(dead, client, StateType.SCHEDULED)
+    assert taken_up.parameters == {"effect": "hug", "images": ["a.jpg", "b.jpg"]}
+    assert taken_up.state
+    assert "its process died: it is taken up again" in [
+        state.message for state in await client.read_flow_run_states(dead)
+    ]
+    assert (await client.read_flow_run(deadly)).state_type == StateType.CRASHED
+    assert (await client.read_flow_run(deadly)).run_count == RUNS
+    assert (await client.read_flow_run(alive)).state_name == "Open"
+    assert (await client.read_flow_run(by_command)).state_type == StateType.CRASHED
 
 
-async def test_a_run_that_fell_silent_has_crashed_and_is_taken_up_again(client: PrefectClient) -> None:
+async def test_a_run_that_fell_silent_has_crashed(client: PrefectClient) -> None:
     """No process is left to say that it died; one that goes on, or ended in a state of our own, is left alone."""
     sweep = (await client.read_deployment_by_name("process-inbox/sweep")).id
     silent = recovery(sweep)[0]
@@ -124,13 +124,12 @@ async def test_a_run_that_fell_silent_has_crashed_and_is_taken_up_again(client: 
             await _beat(run, client)
         await _goes(ended, client, Completed(name="Open"))
 
-        async def taken_up() -> bool:
+        async def crashed() -> bool:
             await _beat(alive, client)
             await asyncio.sleep(2)
-            return (await client.read_flow_run(dead)).state_type == StateType.SCHEDULED
+            return "its heartbeats stopped" in [state.message for state in await client.read_flow_run_states(dead)]
 
-        await until(taken_up, "the silent run is taken up again")
-        assert "its heartbeats stopped" in [state.message for state in await client.read_flow_run_states(dead)]
+        await until(crashed, "the silent run has crashed")
         assert (await client.read_flow_run(alive)).state_type == StateType.RUNNING
         assert (await client.read_flow_run(ended)).state_name == "Open"
         await _goes(alive, client, Completed())
