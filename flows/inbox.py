@@ -21,12 +21,16 @@ from tasks.errors import EffectsError
 from tasks.inbox import Inbox
 from tasks.jobs import BatchSummary, Outcome, RowOutcome, public_url
 from tasks.receipts import Receipt, Receipts
+from tasks.reckoning import Reckoning
 from tasks.uploads import SETTLE_S
 from tasks.workspace import open_workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tasks.inbox import Look
     from tasks.jobs import Job
+    from tasks.manifest import Row
     from tasks.uploads import Upload
     from tasks.workspace import Workspace
 
@@ -89,7 +93,8 @@ class Sweep:
         self._inbox, self._workspace = inbox, workspace
         self._receipts = Receipts(workspace.ledger.storage)
         self._rows: list[RowOutcome] = []
-        self._board: Showcase | None = None
+        self._showcase: Showcase | None = None
+        self._reckoning: Reckoning | None = None
 
     async def run(self) -> BatchSummary:
         """Look, make what is ready, and look again until a look finds nothing new.
@@ -119,25 +124,34 @@ class Sweep:
         await self._receipts.bundle()
         self._rows.sort(key=lambda outcome: outcome.row)
         summary = BatchSummary.of(self._rows)
-        if self._board:
-            self._board.expect(len(self._rows))  # what waited may have been taken away
-            await self._board.end(summary)
+        if self._reckoning:
+            await self._reckoning.end(self._workspace.budget)
+        if self._showcase:
+            self._showcase.expect(len(self._rows))  # what waited may have been taken away
+            await self._showcase.end(summary)
         return summary
 
     async def _make(self, look: Look) -> None:
         """The videos of every upload that is ready; those that are rejected get their row like all others."""
         await self._expect(len(look.ready) + len(look.waiting))
+        self._reckoning = self._reckoning or await Reckoning.begin(self._workspace.provider.balance_usd)
         uploads = dict(enumerate(look.ready, len(self._rows) + 1))
-        rows = [self._inbox.row(number, upload) for number, upload in uploads.items()]
-        wanted = {row.job.images: uploads[row.number] for row in rows if row.job}
+        taken: dict[tuple[str, ...], Upload] = {}
+
+        def rows() -> Iterator[Row]:
+            for number, upload in uploads.items():
+                row = self._inbox.row(number, upload)
+                if row.job:
+                    taken[row.job.images] = upload
+                yield row
 
         async def make(job: Job, workspace: Workspace) -> Outcome:
-            return await generate_video(await self._inbox.as_told(job, wanted[job.images]), workspace)
+            return await generate_video(await self._inbox.as_told(job, taken.pop(job.images)), workspace)
 
         async def ended(outcome: RowOutcome) -> None:
             await self._ended(outcome, uploads[outcome.row])
 
-        await run_rows(rows, self._workspace, make, ended)
+        await run_rows(rows(), self._workspace, make, ended)
 
     async def _wait_for(self, look: Look) -> None:
         """A row for what is not complete: it is looked at again by every sweep, until it is."""
@@ -153,10 +167,10 @@ class Sweep:
         self._rows.append(outcome)
         if outcome.final or outcome.state in SETTLED:
             await self._receipts.keep(Receipt.of(upload, outcome))
-        if self._board:
-            await self._board.row_ended(outcome)
+        if self._showcase:
+            await self._showcase.row_ended(outcome)
 
     async def _expect(self, more: int) -> None:
         rows = len(self._rows) + more
-        self._board = self._board or await Showcase.begin(rows, self._workspace)
-        self._board.expect(rows)
+        self._showcase = self._showcase or await Showcase.begin(rows, self._workspace)
+        self._showcase.expect(rows)

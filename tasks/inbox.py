@@ -23,7 +23,7 @@ from tasks.jobs import Job, public_url
 from tasks.listing import elsewhere, on_disk
 from tasks.manifest import Row
 from tasks.storage import Storage, explain, filesystem_of
-from tasks.uploads import NOTE, Convention, Upload
+from tasks.uploads import NOTE, Convention, Upload, printable
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -139,9 +139,9 @@ class Inbox:
             raise BadInput(f"the inbox {self.shown}: {unlisted['']}")
         for folder, reason in unlisted.items():
             problem = f"it cannot be listed: {reason}"
-            uploads.append(Upload(folder, problems=(problem,), key=f"unlisted {folder}", lasting=False))
+            uploads.append(Upload(printable(folder), problems=(problem,), key=f"unlisted {folder}", lasting=False))
         missing = sorted(empty - unlisted.keys())
-        uploads += [Upload(folder, waits=NOTHING_THERE, key=f"nothing in {folder}") for folder in missing]
+        uploads += [Upload(printable(folder), waits=NOTHING_THERE, key=f"nothing in {folder}") for folder in missing]
         uploads = [upload for upload in uploads if upload.key not in settled]
         uploads.sort(key=lambda upload: upload.name)
         ready = tuple(upload for upload in uploads if not upload.waits)

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import JobState, StorageError
 from tasks.jobs import now
-from tasks.uploads import KEY_BYTES
+from tasks.uploads import KEY_BYTES, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ class Receipt(BaseModel):
     @classmethod
     def of(cls, upload: Upload, outcome: Outcome) -> Receipt:
         """The receipt of an upload that ended."""
-        files = tuple((file.path, file.version) for file in upload.files)
+        files = tuple((printable(file.path), file.version) for file in upload.files)
         return cls(
             key=upload.key,
             name=upload.name,

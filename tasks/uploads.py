@@ -137,7 +137,7 @@ class Convention:
         judged = self._shapes[shape]
         if not (judged.problems or wrong):
             return judged
-        names = [_printable(file.path[len(name) :]) for file in files[:MAX_TOLD]]
+        names = [printable(file.path[len(name) :]) for file in files[:MAX_TOLD]]
         shown = f"there are {', '.join(names)}{', …' if len(files) > MAX_TOLD else ''}"
         return _Judged((*judged.problems, *([shown] if judged.problems and len(files) > 1 else []), *wrong))
 
@@ -168,7 +168,7 @@ class Convention:
     def _wrong(self, file: Found, name: str) -> Iterator[str]:
         """What is wrong with one file."""
         path, size, _, _, fault = file
-        leaf = path.rpartition("/")[2]
+        leaf = printable(path.rpartition("/")[2])
         if fault:
             yield f"{leaf}: {fault}"
         elif not size:
@@ -180,11 +180,11 @@ class Convention:
                 # Rounded up: one byte too many must not read as "10 MB; at most 10 MB".
                 yield f"{leaf}: {math.ceil(size / 10_000) / 100:g} MB; at most {self._max_bytes / 1e6:g} MB"
         if name.endswith("/") and "/" in path[len(name) :]:
-            yield f"{path[len(name) :]}: the images of a job lie in one folder, and no deeper"
+            yield f"{printable(path[len(name) :])}: the images of a job lie in one folder, and no deeper"
         if "::" in path or "//" in path or path.startswith("/"):
-            yield f"{_printable(path)}: a name with ::, or a folder without a name, cannot be read; rename it"
+            yield f"{printable(path)}: a name with ::, or a folder without a name, cannot be read; rename it"
         if not path.isascii() and not _is_text(path):
-            yield f"{_printable(path)}: its name is not in UTF-8; rename it"
+            yield f"{printable(path)}: its name is not in UTF-8; rename it"
 
     def _key(self, files: Sequence[Found], problems: tuple[str, ...]) -> str:
         # With the problems: once the catalogue or a setting mends them, it is looked at again.
@@ -199,8 +199,8 @@ def _upload(name: str, files: Sequence[Found], key: str, judged: _Judged, now: f
         judged = _Judged(waits="it was written to a moment ago, and may still grow")
     paths = [file.path for file in files]
     return Upload(
-        name=_printable(name.rstrip("/")),
-        effect=_printable(name.partition("/")[0]) if "/" in name else "",
+        name=printable(name.rstrip("/")),
+        effect=printable(name.partition("/")[0]) if "/" in name else "",
         images=tuple(path for path in paths if path != note),
         note=note if note in paths else None,
         key=key,
@@ -211,7 +211,8 @@ def _upload(name: str, files: Sequence[Found], key: str, judged: _Judged, now: f
     )
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """The name as it may be shown and kept: one line of text, whatever bytes it was made of."""
     return name if name.isprintable() else repr(name)[1:-1]
 
 

@@ -264,6 +264,25 @@ async def test_half_a_photo_of_an_upload_that_stalled_is_looked_at_again_when_it
     assert sandbox.counters.billed == 1
 
 
+async def test_names_that_are_no_text_are_told_and_stop_nothing(disk: Uploads, sandbox: Sandbox) -> None:
+    """Bytes that are not UTF-8 cannot be asked for; a line's end in a name is odd, and fine."""
+    odd = "\udcff"  # how Python writes a name's byte that is none
+    for path in (f"squish/{odd}.jpg", f"{odd}/1.jpg", f"{odd}.jpg", "squish/a\nb.jpg"):
+        disk.put(path)
+    disk.pair(f"hug/{odd}")
+    first = await sweep()
+    assert states(first) == {
+        r"\udcff.jpg": "rejected",
+        r"\udcff/1.jpg": "rejected",
+        r"hug/\udcff": "rejected",
+        r"squish/\udcff.jpg": "rejected",
+        r"squish/a\nb.jpg": "completed",
+    }
+    assert "its name is not in UTF-8; rename it" in reason(first, r"hug/\udcff")
+    assert (await sweep()).rows == ()
+    assert sandbox.counters.billed == 1
+
+
 async def test_what_changes_while_it_is_read_is_looked_at_again_by_the_same_run(
     disk: Uploads, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

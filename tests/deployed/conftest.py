@@ -17,6 +17,7 @@ import httpx
 import pytest
 import yaml
 from prefect import get_client
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.automations import ensure_automations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 HOUSE = Path(__file__).parents[2]
 PREFECT_YAML = HOUSE / "prefect.yaml"
 PATIENCE_S = 60.0
+DRAIN_S = 10.0
 
 
 class Deployed(NamedTuple):
@@ -79,11 +81,23 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 
 
 @pytest.fixture
-async def client(deployed: Deployed) -> AsyncIterator[PrefectClient]:
-    """Prefect's client; what a test does with Prefect happens on this server."""
+def here(deployed: Deployed) -> Iterator[None]:
+    """What a test does with Prefect happens on this server, and nothing of it reaches that of other tests.
+
+    Prefect's worker for events keeps to the server that it met first: it ends with the test.
+    """
+    EventsWorker.drain_all(timeout=DRAIN_S)
     with temporary_settings({PREFECT_API_URL: deployed.api_url}):
-        async with get_client() as connected:
-            yield connected
+        yield
+    EventsWorker.drain_all(timeout=DRAIN_S)
+
+
+@pytest.fixture
+async def client(here: None) -> AsyncIterator[PrefectClient]:
+    """Prefect's client."""
+    assert here is None
+    async with get_client() as connected:
+        yield connected
 
 
 def prefect(*arguments: str, api_url: str, cwd: Path = HOUSE) -> str:
