@@ -86,8 +86,9 @@ async def poll(generation: Generation, workspace: Workspace, wait: Wait) -> Vide
         GenerationPending: look again later.
         GenerationFailed, GenerationTimeout, NotAuthorized: see `poll_generation`.
     """
-    if wait.too_early():
-        raise await _pending(generation, workspace, wait, generation.status)
+    if early_s := wait.early_s():  # nothing new is to be seen before, and no attempt is spent on that
+        _tell(generation, f"{generation.status}; looking in {early_s:.0f} s")
+        await asyncio.sleep(early_s)
     age_s = wait.age_s()
     look = await _look(generation, workspace, wait)
     wait.looks += 1
@@ -127,9 +128,13 @@ async def _pending(generation: Generation, workspace: Workspace, wait: Wait, sta
         await workspace.histories.learn(generation, wait, done=False)
         return _timeout(generation, f"not finished after {wait.timeout_s:g} s (last seen: {status})")
     looks = "1 look" if wait.looks == 1 else f"{wait.looks} looks"
-    request = generation.request
-    watched.info("%s (%s)", status, looks, extra={"effect": request.effect, "job_id": request.job_id})
+    _tell(generation, f"{status} ({looks})")
     return GenerationPending(f"{status} ({looks}, {wait.waited_s():.0f} s)", look_in_s=wait.pause_s())
+
+
+def _tell(generation: Generation, text: str) -> None:
+    request = generation.request
+    watched.info("%s", text, extra={"effect": request.effect, "job_id": request.job_id})
 
 
 def _timeout(generation: Generation, reason: str) -> GenerationTimeout:

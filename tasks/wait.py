@@ -57,7 +57,7 @@ class Wait:
         self._started = clock()
         first = self.pause_s()
         # A generation that is taken up again is looked at straight away.
-        self.first_look_s = first / 2 if age_s < first / 2 else 0.0
+        self.first_look_s = first if age_s < first / 2 else 0.0
 
     def waited_s(self) -> float:
         """Seconds since the wait began."""
@@ -67,9 +67,10 @@ class Wait:
         """Seconds since the submission."""
         return self._begun_at_age_s + self.waited_s()
 
-    def too_early(self) -> bool:
-        """Whether a look would tell nothing, or is not wanted yet."""
-        return self.waited_s() < self.first_look_s or self.clock() < self.not_before
+    def early_s(self) -> float:
+        """Seconds for which a look would tell nothing yet, or is not wanted; never beyond the wait's end."""
+        early = max(self.first_look_s - self.waited_s(), self.not_before - self.clock())
+        return max(0.0, min(early, self.timeout_s - self.waited_s()))
 
     def over(self) -> bool:
         """Whether nobody waits any longer."""

@@ -82,15 +82,15 @@ def test_a_set_interval_is_kept(clock: Clock) -> None:
 
 def test_a_generation_that_is_taken_up_again_is_looked_at_straight_away(clock: Clock) -> None:
     """A fresh one is not: its submission's answer said all that there is to know."""
-    assert Wait(900.0, clock=clock).too_early()
-    assert not Wait(900.0, age_s=600.0, clock=clock).too_early()
+    assert Wait(900.0, clock=clock).early_s() > 30
+    assert Wait(900.0, age_s=600.0, clock=clock).early_s() == 0
 
 
 def test_the_provider_is_given_the_time_that_it_asks_for(clock: Clock) -> None:
     """Retry-After moves the next look, but never beyond the end of the wait."""
     wait = Wait(100.0, age_s=60.0, interval_s=1.0, clock=clock)
     wait.not_before = clock.now + 30
-    assert wait.too_early()
+    assert wait.early_s() == pytest.approx(30.0)
     assert wait.pause_s() == pytest.approx(30.0)
     wait.not_before = clock.now + 500
     assert wait.pause_s() == pytest.approx(100.0)
