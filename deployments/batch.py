@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections import Counter
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -76,51 +77,76 @@ def _run(manifest: str, settings: Settings) -> BatchSummary:
 
 
 class BatchProgress(logging.Handler):
-    """One live table on a terminal: done, failed, money, expected end; a line a row elsewhere; always stderr."""
+    """One live table on a terminal: done, in flight, money, expected end; a line a row elsewhere; always stderr."""
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__(logging.INFO)
         self._console = console or Console(stderr=True)
         self._counts: Counter[str] = Counter()
-        self._done, self._rows, self._cost_usd, self._started = 0, 0, 0.0, time.monotonic()
+        self._begun, self._done, self._rows, self._cost_usd = 0, 0, 0, 0.0
+        self._started = time.monotonic()
         self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=4, transient=True)
-        self._log = logging.getLogger("effects")
+        self._logs = tuple(logging.getLogger(name) for name in ("effects", "effects_looks"))
 
     def __enter__(self) -> Self:
-        self._log.addHandler(self)
-        self._log.setLevel(logging.INFO)
+        for log in self._logs:
+            log.addHandler(self)
+            log.setLevel(logging.INFO)
         if self._console.is_terminal:
             self._live.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._log.removeHandler(self)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for log in self._logs:
+            log.removeHandler(self)
         if self._console.is_terminal:
             self._live.stop()
+        if kind is KeyboardInterrupt:
+            self._console.print(Text(f"\nstopped: {self._done} of {self._rows} done, {self._in_flight} under way"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count a row that has ended; tell warnings."""
+        """Count a row that begins, or that has ended; tell warnings."""
         told: tuple[int, int, RowOutcome] | None = getattr(record, "batch", None)
-        if told:
+        if hasattr(record, "begun"):
+            self._begun += 1
+        elif told:
             self._done, self._rows, outcome = told
             self._counts[outcome.state] += 1
             self._cost_usd += outcome.cost_usd
             if not self._console.is_terminal:
                 line = f"{self._done}/{self._rows} {outcome.name}: {record.getMessage()}"
                 self._console.print(Text(line), soft_wrap=True)
+        elif rows := getattr(record, "rows", 0):
+            self._rows = rows
         elif record.levelno >= logging.WARNING:
             self._console.print(Text(record.getMessage(), "yellow"), soft_wrap=True)
+
+    @property
+    def _in_flight(self) -> int:
+        return max(self._begun - self._done, 0)
 
     def _table(self) -> Table:
         table = Table(box=None, header_style="bold", pad_edge=False)
         took = time.monotonic() - self._started
-        left = f"{took / self._done * (self._rows - self._done):.0f} s" if self._done else "…"
-        cells = {"done": f"{self._done}/{self._rows or '…'}", **{state: str(n) for state, n in self._counts.items()}}
-        cells |= {"money": f"${self._cost_usd:.2f}", "so far": f"{took:.0f} s", "left": left}
+        cells = {"done": f"{self._done}/{self._rows or '…'}", "in flight": str(self._in_flight)}
+        if self._rows:
+            cells["to come"] = str(max(self._rows - self._done - self._in_flight, 0))
+        cells |= {state: str(count) for state, count in self._counts.items()}
+        cells |= {"money": f"${self._cost_usd:.2f}", "so far": _span(took), "left": "…"}
+        if self._done:
+            left = took / self._done * (self._rows - self._done)
+            end = datetime.now().astimezone() + timedelta(seconds=left)
+            cells |= {"left": f"about {_span(left)}", "ends": f"{end:%H:%M}"}
         for name in cells:
             table.add_column(name, justify="right")
         table.add_row(*cells.values())
         return table
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def _show(summary: BatchSummary) -> None:

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EffectsError as error:
         return _fail(error)
     except KeyboardInterrupt:
-        print("\neffects: stopped; what was submitted stays open and can be resumed", file=sys.stderr)
+        print("effects: stopped; nothing new was sent, and `effects resume` finishes what was", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
@@ -85,6 +85,12 @@ def _status(options: argparse.Namespace) -> int:
     return status(target=options.target, as_json=options.json)
 
 
+def _up(options: argparse.Namespace) -> int:
+    from deployments.up import up
+
+    return up({"target": options.target, "inbox": options.inbox}, port=options.port, as_json=options.json)
+
+
 def _effects(options: argparse.Namespace) -> int:
     from deployments.commands import show_effects
 
@@ -109,6 +115,12 @@ def _whole(text: str) -> int:
     if number < 0:
         raise ValueError(text)
     return number
+
+
+def _port(text: str) -> int:
+    if not 0 <= int(text) < 65_536:  # noqa: PLR2004
+        raise ValueError(text)
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -156,6 +168,13 @@ def _parser() -> argparse.ArgumentParser:
 
     status = add("status", _status, "show the ledger: what is done, and what is not and why; needs no key")
     status.add_argument("--target", metavar="URL", help="where the ledger is (default EFFECTS_TARGET or ./videos)")
+
+    up = add("up", _up, "be up: dashboard, deployments, watched inbox; with no key set the sandbox provider")
+    up.add_argument("--inbox", metavar="URL", help="where photos are dropped (default EFFECTS_INBOX or ./inbox)")
+    up.add_argument("--target", metavar="URL", help="where the videos go (default EFFECTS_TARGET or ./videos)")
+    up.add_argument(
+        "--port", type=_port, metavar="N", help="the dashboard's; 0 takes a free one (default 4200, or a free one)"
+    )
 
     add("effects", _effects, "list the effects: how many photos, how long, what they cost")
     add("doctor", _doctor, "check key, model, balance, target and delivery, and say what to do")

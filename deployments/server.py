@@ -1,4 +1,4 @@
-"""Which Prefect server a command runs in: the configured one, else a temporary one that lives as long as the command.
+"""Which Prefect server a command runs in: the configured one, else that of `effects up`, else a temporary one.
 
 A temporary server keeps its runs in Prefect's own database, so that a later `prefect server start` shows them.
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
+from deployments.stack import running_stack
 from tasks.errors import EffectsError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Server:
         give_up = time.monotonic() + (START_TIMEOUT_S if self._process else ANSWER_TIMEOUT_S)
         while time.monotonic() < give_up:
             if self._process and self._process.poll() is not None:
-                raise ServerTrouble(f"the temporary Prefect server ended with code {self._process.returncode}")
+                raise ServerTrouble(f"the Prefect server ended with code {self._process.returncode}")
             try:
                 if httpx.get(f"{self.api_url}/health", timeout=5.0).is_success:
                     return
@@ -163,10 +164,10 @@ class Server:
 @contextmanager
 def prefect_server() -> Iterator[Server]:
     """The server for this command; Prefect's client is pointed at it for the time of the context."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - after `quieten`
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings  # noqa: PLC0415 - after `quieten`
 
-    configured = PREFECT_API_URL.value()
-    server = Server(configured) if configured else _start()
+    found = PREFECT_API_URL.value() or running_stack(PREFECT_HOME.value())
+    server = Server(found) if found else _start()
     try:
         with temporary_settings({PREFECT_API_URL: server.api_url}):
             yield server
@@ -188,17 +189,21 @@ def _drop_what_was_not_handed_over() -> None:
                     instance._queue.task_done()  # noqa: SLF001
 
 
+def server_environment(port: int) -> dict[str, str]:
+    """The environment of a server of ours on this port; its dashboard asks there and nowhere else."""
+    return {**os.environ, **LEAN, "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api"}
+
+
 def _start() -> Server:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, **LEAN, "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api"}
     process = subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-m", "deployments.server", "--port", str(port)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env=server_environment(port),
         start_new_session=True,  # Ctrl-C is for the command, which then ends its server
     )
     return Server(f"http://127.0.0.1:{port}/api", process)
@@ -209,19 +214,32 @@ def main() -> None:
     import uvicorn  # noqa: PLC0415 - only the server's process pays for these
     from prefect.server.api.server import create_app  # noqa: PLC0415
 
+    from deployments.turns import take_turns  # noqa: PLC0415
+
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--port", type=int)
+    where.add_argument("--listener", type=int, help="a socket that listens already, as an inherited descriptor")
+    options = parser.parse_args()
+    take_turns()
     config = uvicorn.Config(
-        create_app(), host="127.0.0.1", port=parser.parse_args().port, log_level="error", timeout_graceful_shutdown=3
+        create_app(),
+        host="127.0.0.1",
+        port=options.port or 0,
+        log_level="error",
+        timeout_graceful_shutdown=3,
+        ws_per_message_deflate=False,  # every event comes that way, and from this machine: it saves nothing but time
     )
     server = uvicorn.Server(config)
+    listeners = None if options.listener is None else [socket.socket(fileno=options.listener)]
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1):
+            pass  # nobody writes to it
         server.should_exit = True
 
     threading.Thread(target=watch, daemon=True).start()
-    server.run()
+    server.run(listeners)
 
 
 if __name__ == "__main__":

@@ -71,8 +71,9 @@ async def generate_video(job: Job, workspace: Workspace) -> Outcome:
     about_job.set(about_job.get() or job.effect)
     sources: tuple[SourceImage, ...] = ()
     try:
-        sources = await fetch_images(job.images, workspace)
-        request = await validate_images(sources, job, workspace)
+        async with workspace.preparing:
+            sources = await fetch_images(job.images, workspace)
+            request = await validate_images(sources, job, workspace)
         async with workspace.turn(request):
             if record := await workspace.ledger.record(request):
                 await workspace.end(request)  # in case its process died between the last two writes

@@ -7,9 +7,12 @@ import logging
 from typing import TYPE_CHECKING, Annotated
 
 from prefect import flow, runtime
+from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations for the form
 from pydantic import Field
 
+from flows.attention import call_for_a_person
 from flows.batch import run_rows
+from flows.configuration import configured
 from flows.generate import generate_video
 from flows.outcomes import summary_state
 from flows.showcase import Showcase
@@ -18,15 +21,16 @@ from tasks.errors import EffectsError
 from tasks.inbox import Inbox
 from tasks.jobs import BatchSummary, Outcome, RowOutcome, public_url
 from tasks.receipts import Receipt, Receipts
-from tasks.settings import load_settings
+from tasks.reckoning import Reckoning
 from tasks.uploads import SETTLE_S
 from tasks.workspace import open_workspace
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
+    from collections.abc import Iterator
 
     from tasks.inbox import Look
     from tasks.jobs import Job
+    from tasks.manifest import Row
     from tasks.uploads import Upload
     from tasks.workspace import Workspace
 
@@ -49,7 +53,7 @@ def _run_name() -> str:
     return f"inbox · {' + '.join(folders[:MAX_NAMED]) or public_url(asked.get('inbox') or 'all of it')}{more}"
 
 
-@flow(name="process-inbox", flow_run_name=_run_name)
+@flow(name="process-inbox", flow_run_name=_run_name, on_failure=[call_for_a_person])
 async def process_inbox(
     inbox: str | None = None,
     target: str | None = None,
@@ -60,13 +64,13 @@ async def process_inbox(
     """Make the videos of what was uploaded and is not done yet. Nothing is paid for twice, however often it runs.
 
     Args:
-        inbox: The location to look at; empty for EFFECTS_INBOX.
-        target: Where the videos go; empty for EFFECTS_TARGET.
+        inbox: The location to look at; empty for the default inbox.
+        target: Where the videos go; empty for the default target.
         folders: Look at these alone, such as hug/anna-and-ben, or their URLs; empty for everything.
-        max_in_flight: Jobs under way at once; empty for EFFECTS_MAX_IN_FLIGHT.
-        budget_usd: Spend no more than this, US$; empty for EFFECTS_BUDGET_USD.
+        max_in_flight: Jobs under way at once; empty for the default.
+        budget_usd: Spend no more than this, US$; empty for the default.
     """
-    settings = load_settings(
+    settings = await configured(
         inbox=unveiled([inbox])[0] if inbox else None,
         target=target or None,
         max_in_flight=max_in_flight,
@@ -89,7 +93,8 @@ class Sweep:
         self._inbox, self._workspace = inbox, workspace
         self._receipts = Receipts(workspace.ledger.storage)
         self._rows: list[RowOutcome] = []
-        self._board: _Board | None = None
+        self._showcase: Showcase | None = None
+        self._reckoning: Reckoning | None = None
 
     async def run(self) -> BatchSummary:
         """Look, make what is ready, and look again until a look finds nothing new.
@@ -113,27 +118,40 @@ class Sweep:
             except EffectsError as error:  # what is done is done: it must not get lost over this
                 log.warning("what arrived meanwhile is left for the next sweep: %s", error.reason)
                 break
+        else:
+            log.info("there is always more: the next sweep goes on")
         await self._wait_for(look)
         await self._receipts.bundle()
+        self._rows.sort(key=lambda outcome: outcome.row)
         summary = BatchSummary.of(self._rows)
-        if self._board:
-            await self._board.end(summary)
+        if self._reckoning:
+            await self._reckoning.end(self._workspace.budget)
+        if self._showcase:
+            self._showcase.expect(len(self._rows))  # what waited may have been taken away
+            await self._showcase.end(summary)
         return summary
 
     async def _make(self, look: Look) -> None:
         """The videos of every upload that is ready; those that are rejected get their row like all others."""
         await self._expect(len(look.ready) + len(look.waiting))
+        self._reckoning = self._reckoning or await Reckoning.begin(self._workspace.provider.balance_usd)
         uploads = dict(enumerate(look.ready, len(self._rows) + 1))
-        rows = [self._inbox.row(number, upload) for number, upload in uploads.items()]
-        wanted = {row.job.images: uploads[row.number] for row in rows if row.job}
+        taken: dict[tuple[str, ...], Upload] = {}
+
+        def rows() -> Iterator[Row]:
+            for number, upload in uploads.items():
+                row = self._inbox.row(number, upload)
+                if row.job:
+                    taken[row.job.images] = upload
+                yield row
 
         async def make(job: Job, workspace: Workspace) -> Outcome:
-            return await generate_video(await self._inbox.as_told(job, wanted[job.images]), workspace)
+            return await generate_video(await self._inbox.as_told(job, taken.pop(job.images)), workspace)
 
         async def ended(outcome: RowOutcome) -> None:
             await self._ended(outcome, uploads[outcome.row])
 
-        await run_rows(rows, self._workspace, make, ended)
+        await run_rows(rows(), self._workspace, make, ended)
 
     async def _wait_for(self, look: Look) -> None:
         """A row for what is not complete: it is looked at again by every sweep, until it is."""
@@ -149,18 +167,10 @@ class Sweep:
         self._rows.append(outcome)
         if outcome.final or outcome.state in SETTLED:
             await self._receipts.keep(Receipt.of(upload, outcome))
-        if self._board:
-            await self._board.row_ended(outcome)
+        if self._showcase:
+            await self._showcase.row_ended(outcome)
 
     async def _expect(self, more: int) -> None:
         rows = len(self._rows) + more
-        self._board = self._board or await _Board.begin(rows, self._workspace)
-        self._board.expect(rows)
-
-
-class _Board(Showcase):
-    """The same with rows that arrive while others are under way."""
-
-    def expect(self, rows: int) -> None:
-        """Count on so many rows in all."""
-        self._rows = rows
+        self._showcase = self._showcase or await Showcase.begin(rows, self._workspace)
+        self._showcase.expect(rows)

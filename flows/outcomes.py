@@ -37,6 +37,7 @@ def there(record: Record, state: Literal["completed", "reused"], workspace: Work
         metadata=workspace.ledger.url_of(record, "metadata.json"),
         cost_usd=workspace.budget.spent_on(record.job_id) if state == "completed" else 0.0,
         seconds=round(seconds, 3),
+        looks=record.looks if state == "completed" else 0,
     )
 
 

@@ -54,12 +54,9 @@ async def resume_all(workspace: Workspace, *, resubmit_unknown: bool) -> Summary
     requests = await workspace.ledger.open_requests()
     if not requests:
         return Summary.of(())
-    reckoning = Reckoning(workspace.provider.balance_usd)
-    await reckoning.begin()
+    reckoning = await Reckoning.begin(workspace.provider.balance_usd)
     rows = await asyncio.gather(*(one(request) for request in requests))
-    prices_usd = {request.job_id: request.price_usd for request in requests}
-    refunds_usd = sum(prices_usd[row.job_id] for row in rows if row.job_id and _may_come_back(row))
-    await reckoning.end(workspace.budget.committed_usd, refunds_usd=refunds_usd)
+    await reckoning.end(workspace.budget)
     return Summary.of(rows)
 
 
@@ -140,8 +137,3 @@ async def _opens_an_attempt(request: Request, workspace: Workspace) -> bool:
         await workspace.end(request)
         raise final
     return standing.stage in {"new", "failed"}
-
-
-def _may_come_back(row: Outcome) -> bool:
-    """Whether an attempt of the job failed, so that its hold is given back, at a time of the provider's own."""
-    return row.state == "failed" or (row.attempt or 0) > 1

@@ -18,8 +18,10 @@ from prefect.artifacts import (
 )
 
 from tasks.errors import EffectsError
+from tasks.visibility import watched
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from tasks.jobs import BatchSummary, RowOutcome
@@ -52,6 +54,7 @@ class Showcase:
     async def begin(cls, rows: int, workspace: Workspace) -> Self:
         """Show that nothing is done yet."""
         progress = await acreate_progress_artifact(0.0, description=f"of {rows} rows")
+        watched.info("%d rows", rows, extra={"rows": rows})
         return cls(progress, rows, workspace)
 
     async def row_ended(self, outcome: RowOutcome) -> None:
@@ -64,6 +67,11 @@ class Showcase:
             self._shown_at = now
             await self._show()
 
+    def expect(self, rows: int) -> None:
+        """There are so many in all: some may arrive while others are under way."""
+        self._rows = rows
+        watched.info("%d rows", rows, extra={"rows": rows})
+
     async def end(self, summary: BatchSummary) -> None:
         """Show what it all came to."""
         await self._show()
@@ -75,10 +83,11 @@ class Showcase:
                     "effect": outcome.effect,
                     "state": outcome.state,
                     "seconds": outcome.seconds,
+                    "polls": outcome.looks,
                     "US$": outcome.cost_usd,
                     "video": outcome.video or outcome.reason,
                 }
-                for outcome in summary.rows[:TABLE_ROWS]
+                for outcome in _first(summary.rows)
             ],
             key="batch-rows",
             description=f"{summary.line}; ${summary.cost_usd:.2f}",
@@ -106,6 +115,12 @@ class Showcase:
         if not poster:
             return ""
         return f"![{outcome.effect}](data:image/jpeg;base64,{await asyncio.to_thread(_thumbnail, poster)})"
+
+
+def _first(rows: Sequence[RowOutcome]) -> list[RowOutcome]:
+    """As many as a table takes, in their order: all without a video before any that has one."""
+    by_need = sorted(rows, key=lambda outcome: outcome.video is not None)
+    return sorted(by_need[:TABLE_ROWS], key=lambda outcome: outcome.row)
 
 
 def _thumbnail(poster: bytes) -> str:

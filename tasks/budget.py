@@ -13,16 +13,21 @@ class Budget:
 
     Args:
         limit_usd: a hard stop, US$; None for no limit.
+
+    Attributes:
+        refunds_usd: what the provider held for generations that have failed.
     """
 
     def __init__(self, limit_usd: float | None = None) -> None:
         self.limit_usd = limit_usd
-        self._held: dict[tuple[str, int], float] = {}
+        self.refunds_usd = 0.0
+        self._held: dict[str, dict[int, float]] = {}
+        self._committed_usd = 0.0
 
     @property
     def committed_usd(self) -> float:
         """All that this run has paid or may have to pay, US$."""
-        return round(sum(self._held.values()), 6)
+        return round(self._committed_usd, 6)
 
     def hold(self, job_id: str, attempt: int, usd: float) -> None:
         """Set money aside before a submission.
@@ -36,17 +41,28 @@ class Budget:
                 f" and this would cost ${usd:.2f}",
                 job_id=job_id,
             )
-        self._held[job_id, attempt] = usd
+        self.let_go(job_id, attempt)
+        self._held.setdefault(job_id, {})[attempt] = usd
+        self._committed_usd += usd
 
     def correct(self, job_id: str, attempt: int, usd: float | None) -> None:
         """Put the provider's own figure in place of the expected one, where it gave one."""
-        if usd is not None and (job_id, attempt) in self._held:
-            self._held[job_id, attempt] = usd
+        held = self._held.get(job_id, {})
+        if usd is not None and attempt in held:
+            self._committed_usd += usd - held[attempt]
+            held[attempt] = usd
 
-    def let_go(self, job_id: str, attempt: int) -> None:
-        """It is not charged."""
-        self._held.pop((job_id, attempt), None)
+    def let_go(self, job_id: str, attempt: int, *, refund_usd: float = 0.0) -> None:
+        """It is not charged.
+
+        Args:
+            job_id: of the job.
+            attempt: of the job.
+            refund_usd: what the provider holds for it, and gives back at a time of its own.
+        """
+        self.refunds_usd += refund_usd
+        self._committed_usd -= self._held.get(job_id, {}).pop(attempt, 0.0)
 
     def spent_on(self, job_id: str) -> float:
         """What this run has committed for one job, US$."""
-        return round(sum(usd for (job, _), usd in self._held.items() if job == job_id), 6)
+        return round(sum(self._held.get(job_id, {}).values()), 6)

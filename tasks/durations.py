@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 
 class Took(NamedTuple):
-    """One wait, in seconds since the submission: still running at `after_s`, over by `by_s` (infinite: given up)."""
+    """One wait, in seconds since the submission: still running at `after_s`, over by `by_s` (infinite: given up).
+
+    So many `newer` ones were submitted since it was over; None where that is all that stand behind it.
+    """
 
     after_s: float
     by_s: float
+    newer: int | None = None
 
     @classmethod
     def exactly(cls, seconds: float) -> Took:
@@ -129,7 +133,8 @@ def _learned(
     samples: Sequence[Took], before: list[float], start: float, cell: float, prior_sigma: float
 ) -> list[float]:
     """The samples' smoothed distribution, mixed with what was believed before; probability per cell."""
-    weights = [2 ** (-age / HALF_LIFE_SAMPLES) for age in range(len(samples))][::-1]
+    ages = (len(samples) - 1 - i if took.newer is None else took.newer for i, took in enumerate(samples))
+    weights = [2 ** (-age / HALF_LIFE_SAMPLES) for age in ages]
     count = sum(weights) ** 2 / sum(weight * weight for weight in weights)
     trust = count / (PRIOR_SAMPLES + count)
     cells = [_cells(took, start, cell, len(before)) for took in samples]

@@ -197,9 +197,17 @@ class GenerationFailed(EffectsError):
 
 
 class GenerationPending(EffectsError):
-    """One look found the generation still under way; look again later. Never reaches a person."""
+    """One look found the generation still under way; look again later. Never reaches a person.
+
+    Attributes:
+        look_in_s: seconds until another look is worth it.
+    """
 
     next_move = "wait"
+
+    def __init__(self, reason: str, *, look_in_s: float) -> None:
+        super().__init__(reason)
+        self.look_in_s = look_in_s
 
 
 class GenerationTimeout(EffectsError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from bisect import bisect_right
 from datetime import datetime  # noqa: TC003 - pydantic looks at annotations
 from typing import Annotated, Any, Self
 
@@ -16,8 +17,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tasks.durations import Took
 
-KEPT = 100
-"""Of the latest. After fifteen newer ones a wait counts half (`tasks.durations`), after a hundred 1%."""
+KEPT = 500
+"""Of the latest: what a batch has under way at once, and some. After fifteen newer ones a wait counts half
+(`tasks.durations`)."""
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -29,7 +31,7 @@ class Waited(BaseModel):
         generation_id: the provider's; the same wait, told twice, counts once.
         after_s: seconds from the submission to the last look that found it running; 0 where there was none.
         by_s: to the look that found it done, or None where nobody waited for that.
-        at: when that was.
+        at: when it was submitted.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -51,6 +53,11 @@ class Waited(BaseModel):
     def took(self) -> Took:
         """As a sample."""
         return Took(self.after_s, math.inf if self.by_s is None else self.by_s)
+
+    @property
+    def over_at(self) -> float:
+        """When it was over, or nobody waited any longer; seconds since 1970."""
+        return self.at.timestamp() + (self.after_s if self.by_s is None else self.by_s)
 
 
 def _readable(rows: object) -> list[Waited]:
@@ -107,8 +114,15 @@ class History(BaseModel):
 
     @property
     def samples(self) -> tuple[Took, ...]:
-        """As `tasks.looks.plan_looks` takes them."""
-        return tuple(wait.took for wait in self.waits)
+        """As `tasks.looks.plan_looks` takes them.
+
+        A wait grows older by those that were submitted after it was over, not by those beside it: of many that began
+        at once, the last to end are the longest, and are no newer than the others.
+        """
+        submitted = sorted(wait.at.timestamp() for wait in self.waits)
+        return tuple(
+            wait.took._replace(newer=len(submitted) - bisect_right(submitted, wait.over_at)) for wait in self.waits
+        )
 
     def with_wait(self, wait: Waited) -> History:
         """The same and one more."""

@@ -12,6 +12,7 @@ import os
 import reprlib
 import time
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 from fsspec.implementations.local import LocalFileSystem
@@ -19,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.errors import BadInput, StorageError
 from tasks.jobs import Job, public_url
-from tasks.listing import Found, elsewhere, on_disk
+from tasks.listing import elsewhere, on_disk
 from tasks.manifest import Row
 from tasks.storage import Storage, explain, filesystem_of
-from tasks.uploads import NOTE, Convention, Upload
+from tasks.uploads import NOTE, Convention, Upload, printable
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from tasks.effects import Catalogue
+    from tasks.listing import Found
     from tasks.settings import Settings
 
 NOTHING_THERE = "nothing has been uploaded there so far"
@@ -71,8 +73,9 @@ class Inbox:
         folders: look at these alone, as paths inside the inbox or as URLs; all of it where there are none.
 
     Raises:
-        BadInput: no inbox is named, it is of no known kind, a folder is not in it, or one of inbox, target and
-            staging area lies inside another.
+        BadInput: no inbox is named, it is of no known kind, a folder is not in it, or the target or the staging area
+            lies inside of it or around it.
+        StorageError: it cannot be reached now.
     """
 
     def __init__(self, settings: Settings, catalogue: Catalogue, folders: Sequence[str] = ()) -> None:
@@ -83,8 +86,10 @@ class Inbox:
             # Listings are never cached: others write here all the time.
             self._fs, root = filesystem_of(settings.inbox, use_listings_cache=False)
             self._storage = Storage(settings.inbox)
-        except Exception as error:
-            raise BadInput(f"the inbox does not fit: {self.shown}: {explain(error)}") from error
+        except (ValueError, ImportError) as error:
+            raise BadInput(f"the inbox does not fit: {self.shown}: {explain(error)}") from None
+        except Exception as error:  # some filesystems connect at once
+            raise StorageError(f"the inbox {self.shown} cannot be reached: {explain(error)}") from error
         self._root, self._local = root.rstrip("/"), isinstance(self._fs, LocalFileSystem)
         self._url = self._root if self._local else self._storage.url
         self._convention = Convention(public_url(self._url), catalogue, settings.model)
@@ -127,30 +132,30 @@ class Inbox:
         return job.model_copy(update={"duration": wish.duration, "take": wish.take})
 
     def _look(self, settled: Container[str]) -> Look:
-        found, unlisted = list[Found](), dict[str, str]()
-        uploads = []
-        for folder in self._folders or ("",):
-            before = len(found)
-            found += self._listed(folder, unlisted)
-            if folder and len(found) == before and folder not in unlisted:
-                uploads.append(Upload(folder, waits=NOTHING_THERE, key=f"nothing in {folder}"))
+        unlisted, empty = dict[str, str](), set(self._folders)
+        found = chain.from_iterable(self._listed(folder, unlisted, empty) for folder in self._folders or ("",))
+        uploads = list(self._convention.uploads(found, settled, time.time()))
         if "" in unlisted:
             raise BadInput(f"the inbox {self.shown}: {unlisted['']}")
         for folder, reason in unlisted.items():
             problem = f"it cannot be listed: {reason}"
-            uploads.append(Upload(folder, problems=(problem,), key=f"unlisted {folder}", lasting=False))
+            uploads.append(Upload(printable(folder), problems=(problem,), key=f"unlisted {folder}", lasting=False))
+        missing = sorted(empty - unlisted.keys())
+        uploads += [Upload(printable(folder), waits=NOTHING_THERE, key=f"nothing in {folder}") for folder in missing]
         uploads = [upload for upload in uploads if upload.key not in settled]
-        uploads += self._convention.uploads(found, settled, time.time())
         uploads.sort(key=lambda upload: upload.name)
         ready = tuple(upload for upload in uploads if not upload.waits)
         return Look(ready, tuple(upload for upload in uploads if upload.waits))
 
-    def _listed(self, folder: str, unlisted: dict[str, str]) -> Iterator[Found]:
-        if self._local:
-            yield from on_disk(self._root, folder, unlisted)
-            return
+    def _listed(self, folder: str, unlisted: dict[str, str], empty: set[str]) -> Iterator[Found]:
         try:
-            yield from elsewhere(self._fs, self._root, folder, unlisted, atomic=self._storage.atomic_put)
+            if self._local:
+                found = on_disk(self._root, folder, unlisted)
+            else:
+                found = elsewhere(self._fs, self._root, folder, unlisted, atomic=self._storage.atomic_put)
+            for file in found:
+                empty.discard(folder)
+                yield file
         except Exception as error:
             raise StorageError(f"cannot list {self.shown}: {explain(error)}") from error
 
@@ -204,15 +209,16 @@ def _wish(content: bytes) -> _Wish:
     try:
         return _Wish.model_validate(said)
     except ValidationError as error:
-        raise BadInput([f"{NOTE}: {_told(issue)}" for issue in error.errors(include_url=False)], final=True) from None
+        raise BadInput(
+            [f"{NOTE}: {_problem(issue)}" for issue in error.errors(include_url=False)], final=True
+        ) from None
 
 
-def _told(issue: ErrorDetails) -> str:
+def _problem(issue: ErrorDetails) -> str:
     key, known = ".".join(map(str, issue["loc"])), list(_Wish.model_fields)
     if issue["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key.lower(), known, n=1)
-        return (
-            f"unknown key {reprlib.repr(key)}: {f'did you mean {close[0]}?' if close else 'known are duration, take'}"
-        )
+        meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+        return f"unknown key {reprlib.repr(key)}: {meant}"
     said = f"{issue['msg'][:1].lower()}{issue['msg'][1:]}; it is {reprlib.repr(issue['input'])}"
     return f"{key}: {said}" if key else said

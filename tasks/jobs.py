@@ -229,7 +229,8 @@ class Outcome(_Word):
         cost_usd: what this run spent on it: 0 where it was reused or nothing was accepted.
         seconds: how long this run took over it.
         reason: what happened and what to do next; None where the video is there.
-        final: of an error: whether asking for the same again ends the same; not shown.
+        looks: how many this run took to see its end; not part of the document.
+        final: of an error: whether asking for the same again ends the same; not part of the document.
     """
 
     state: JobState
@@ -242,6 +243,7 @@ class Outcome(_Word):
     cost_usd: float = 0.0
     seconds: float = 0.0
     reason: str | None = None
+    looks: Annotated[int, Field(exclude=True)] = 0
     final: Annotated[bool, Field(exclude=True)] = False
 
     @classmethod
@@ -272,7 +274,7 @@ class RowOutcome(Outcome):
     @classmethod
     def of(cls, row: int, name: str, outcome: Outcome) -> RowOutcome:
         """An outcome with its row."""
-        return cls(name=name, row=row, final=outcome.final, **outcome.model_dump())
+        return cls(name=name, row=row, **dict(outcome))
 
 
 class Summary(_Word):

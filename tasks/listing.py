@@ -91,22 +91,46 @@ def elsewhere(
     Raises:
         Exception: of the filesystem's own kind, where it cannot be listed now.
     """
-
-    def note(error: OSError) -> None:
-        if folder or not isinstance(error, FileNotFoundError):
-            unlisted[folder] = explain(error)
-
-    # fsspec's own walk passes over what it cannot list, unless it is told to tell.
-    told = {"on_error": note} if type(filesystem).find is AbstractFileSystem.find else {}
+    at = f"{root}/{folder}".rstrip("/")
+    # fsspec's own walk through the folders, which most that are no object stores have, passes over what it cannot
+    # list without a word.
+    walks = type(filesystem).find is AbstractFileSystem.find
     try:
-        listed: dict[str, dict[str, Any]] = filesystem.find(f"{root}/{folder}".rstrip("/"), detail=True, **told)
-        for name, info in listed.items():
+        listed = _walk(filesystem, at, len(root) + 1, unlisted) if walks else filesystem.find(at, detail=True).items()
+        for name, info in listed:
             path = str(name)[len(root) + 1 :]
             # Object stores have placeholders for folders, and folders without a name.
             if path and path[-1] != "/" and not any(part and is_passed_over(part) for part in path.split("/")):
-                yield _told(path, info or filesystem.info(name), atomic=atomic)
+                yield _told(path, info, atomic=atomic)
+    except FileNotFoundError as error:
+        if not folder:
+            unlisted[folder] = explain(error)
     except LASTING as error:
         unlisted[folder] = explain(error)
+
+
+def _walk(
+    filesystem: AbstractFileSystem, at: str, below: int, unlisted: dict[str, str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and details of all files of a filesystem, folder by folder."""
+    top = filesystem.info(at)
+    if top["type"] != "directory":
+        yield at, top
+        return
+    todo = [at]
+    while todo:
+        folder = todo.pop()
+        try:
+            for info in filesystem.ls(folder, detail=True):
+                name = str(info["name"]).rstrip("/")
+                if info["type"] == "directory":
+                    todo.append(name)
+                else:
+                    yield name, info
+        except FileNotFoundError:
+            continue  # gone meanwhile
+        except LASTING as error:
+            unlisted[folder[below:]] = explain(error)
 
 
 def _on_disk(path: str, at: os.DirEntry[str] | Path) -> Found | None:

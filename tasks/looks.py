@@ -8,23 +8,24 @@ over by when (`tasks.durations`), the looks with the least expected sum of both 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, islice, repeat
 from typing import TYPE_CHECKING
 
 from tasks.durations import PRIOR, Prior, Took, believe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tasks.durations import Belief
 
 PRICE_OF_A_LOOK_S = 1.0
 """One look is worth so many seconds of a finished video's lying there."""
 
-MOST_LOOKS = 50
-"""Prefect takes no more delays than this, and repeats the last."""
+TAIL_SHARE, TAIL_STEP = 0.1, 1.1
+"""Where no more than this share is still running, the next look comes before the age has grown by a tenth. Of what
+outlasts nearly all that was seen the history says next to nothing; and a batch ends with its last video."""
 
 PREMIUM = 1.06
 """A plan may cost so much more than the best for what the history says, to be insured against its being wrong…"""
@@ -32,9 +33,6 @@ PREMIUM = 1.06
 DOUBTS = (0.5, 0.4, 0.3, 0.22, 0.16, 0.12, 0.08, 0.05, 0.03, 0.02)
 """…by the most of these shares of doubt that this pays for. Doubt is cheap where durations differ widely, and dear
 where they hardly do or where the history is much slower than the prior."""
-
-HALVINGS = 8
-"""Of the interval in which the toll on looks is sought."""
 
 JITTER = 0.1
 """A look comes later by up to this share of the time to the next one."""
@@ -48,7 +46,7 @@ def plan_looks(
     price_of_a_look_s: float = PRICE_OF_A_LOOK_S,
     elapsed_s: float = 0.0,
 ) -> tuple[float, ...]:
-    """When to look, in seconds since the submission: rising, at most `MOST_LOOKS`, the last at `timeout_s`.
+    """When to look, in seconds since the submission: rising, the last at `timeout_s`.
 
     The same arguments but for `elapsed_s` share one calculation of 2 to 6 ms, after which a plan costs microseconds.
 
@@ -69,28 +67,31 @@ def plan_looks(
     for name, value in {"timeout_s": timeout_s, "price_of_a_look_s": price_of_a_look_s, **prior._asdict()}.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, not {value}")
-    times, following = _plan(tuple(history), prior, timeout_s, price_of_a_look_s)
-    return _looks(times, following, bisect_left(times, elapsed_s))
+    return tuple(_rest(history, prior, timeout_s, price_of_a_look_s, elapsed_s))
 
 
-def delays_s(looks: Sequence[float], elapsed_s: float = 0.0) -> tuple[float, ...]:
-    """The same looks as pauses, the first of them from `elapsed_s` on."""
-    return tuple(look - before for before, look in zip([elapsed_s, *looks], looks, strict=False))
+def next_look_s(
+    history: Sequence[Took],
+    *,
+    elapsed_s: float,
+    timeout_s: float,
+    price_of_a_look_s: float = PRICE_OF_A_LOOK_S,
+    jitter: float = 0.0,
+) -> float:
+    """When to look next, in seconds since the submission; `timeout_s` where the wait is over.
 
-
-def jittered(looks: Sequence[float], fraction: float) -> tuple[float, ...]:
-    """The same looks, a little later each, so that many jobs of one plan do not look in the same second.
-
-    Never earlier: before the first there is nothing to see. The last stays where it is, at the end of the wait.
+    Never earlier than planned: before the first look there is nothing to see.
 
     Args:
-        looks: see `plan_looks`.
-        fraction: the job's own, from 0 up to 1: `random()`, or the job id's.
+        history: see `plan_looks`; likewise the others.
+        elapsed_s: it is known to have been running by then.
+        timeout_s: when waiting ends, in seconds since the submission.
+        price_of_a_look_s: see `plan_looks`.
+        jitter: share of the pause after this look by which it comes later: the job's own, from 0 up to `JITTER`, so
+            that many jobs of one plan do not look in the same second.
     """
-    return (
-        *(look + fraction * JITTER * (after - look) for look, after in pairwise(looks)),
-        *looks[-1:],
-    )
+    look, after = islice(chain(_rest(history, PRIOR, timeout_s, price_of_a_look_s, elapsed_s), repeat(timeout_s)), 2)
+    return look + jitter * (after - look)
 
 
 @lru_cache(maxsize=128)
@@ -101,16 +102,10 @@ def _plan(
     belief = believe(history, prior, timeout_s)
     table = _insured(belief, price_s)
     following = _best(table, price_s)
-    if _fits(table, following):
-        return belief.times_s, tuple(following)
-    # Too many. A toll on every look, whether it comes to it or not, thins them out where they are hardly ever reached.
-    little, enough = 0.0, price_s
-    while not _fits(table, _best(table, price_s, enough)):
-        little, enough = enough, enough * 8
-    for _ in range(HALVINGS):
-        middle = (little + enough) / 2
-        little, enough = (little, middle) if _fits(table, _best(table, price_s, middle)) else (middle, enough)
-    return belief.times_s, tuple(_best(table, price_s, enough))
+    for at, (time_s, done) in enumerate(zip(belief.times_s[:-1], belief.done, strict=False)):
+        if 1 - done <= TAIL_SHARE:
+            following[at] = min(following[at], max(at + 1, bisect_right(belief.times_s, time_s * TAIL_STEP) - 1))
+    return belief.times_s, tuple(following)
 
 
 def _insured(belief: Belief, price_s: float) -> _Table:
@@ -125,17 +120,13 @@ def _insured(belief: Belief, price_s: float) -> _Table:
     return history
 
 
-def _fits(table: _Table, following: Sequence[int]) -> bool:
-    # A plan that starts between two looks of another may hold one more than it does: hence one less here.
-    return len(_looks(table.times, following, 0)) < MOST_LOOKS
-
-
-def _looks(times: Sequence[float], following: Sequence[int], at: int) -> tuple[float, ...]:
-    looks = []
+def _rest(history: Sequence[Took], prior: Prior, timeout_s: float, price_s: float, elapsed_s: float) -> Iterator[float]:
+    """The looks of a plan that come after a moment."""
+    times, following = _plan(tuple(history), prior, timeout_s, price_s)
+    at = bisect_left(times, elapsed_s)
     while at < len(times) - 1:
         at = following[at]
-        looks.append(times[at])
-    return tuple(looks)
+        yield times[at]
 
 
 class _Table:
@@ -159,13 +150,13 @@ def _cost(table: _Table, following: Sequence[int], price_s: float) -> float:
     return cost
 
 
-def _best(table: _Table, price_s: float, toll_s: float = 0.0) -> list[int]:
+def _best(table: _Table, price_s: float) -> list[int]:
     """For each time at which it is still running, the best one for the next look.
 
     With S(i) the probability that it is still running at time t(i), the cost from i on is
 
-        W(i) = min over j > i of  toll + price x S(i) + the integral of t(j) - t over what ends from i to j + W(j)
-             = toll + price x S(i) + M(i)  +  min over j of  t(j) x S(i) + (W(j) - t(j) x S(j) - M(j)),
+        W(i) = min over j > i of  price x S(i) + the integral of t(j) - t over what ends from i to j + W(j)
+             = price x S(i) + M(i)  +  min over j of  t(j) x S(i) + (W(j) - t(j) x S(j) - M(j)),
 
     M(i) being the integral of t over what ended by i. The inner minimum is over straight lines in S(i), whose slopes
     t(j) fall as i goes backwards while S(i) rises: their lower hull is kept as they come, and the pointer into it
@@ -185,7 +176,7 @@ def _best(table: _Table, price_s: float, toll_s: float = 0.0) -> list[int]:
         while len(hull) - best > 1 and _at(hull[best + 1], running[i]) <= _at(hull[best], running[i]):
             best += 1
         following[i] = hull[best][2]
-        cost = toll_s + price_s * running[i] + ended[i] + _at(hull[best], running[i])
+        cost = price_s * running[i] + ended[i] + _at(hull[best], running[i])
     return following
 
 

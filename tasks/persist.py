@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -143,5 +144,11 @@ def _record(video: Video, facts: VideoFacts, workspace: Workspace) -> Record:
         video=workspace.ledger.url_of(request, "video.mp4"),
         poster=workspace.ledger.url_of(request, "poster.jpg"),
         facts=facts,
-        versions={name: version(name) for name in VERSIONED},
+        versions=_versions(),
     )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Once a process: the packages' files are read for it."""
+    return {name: version(name) for name in VERSIONED}

@@ -55,10 +55,13 @@ MAX_VIDEO_BYTES = 1_000_000_000
 """A result beyond this is no ten-second video."""
 
 
-_CONNECT = {"connect": 10.0, "pool": 5.0}
-_SUBMIT_TIMEOUT = httpx.Timeout(read=90.0, write=30.0, **_CONNECT)
-_LOOK_TIMEOUT = httpx.Timeout(read=20.0, write=20.0, **_CONNECT)
-_DOWNLOAD_TIMEOUT = httpx.Timeout(read=60.0, write=20.0, **_CONNECT)
+_SUBMIT_TIMEOUT = httpx.Timeout(connect=10.0, read=90.0, write=30.0, pool=5.0)
+_LOOK_TIMEOUT = httpx.Timeout(connect=10.0, read=20.0, write=20.0, pool=60.0)
+_DOWNLOAD_TIMEOUT = httpx.Timeout(connect=10.0, read=60.0, write=20.0, pool=600.0)
+
+_FEW = httpx.Limits(max_connections=10, max_keepalive_connections=10)
+"""For looks, and for downloads: httpx asks every open connection whether it is still alive, for each request. Of the
+time of many looks at once, that was a third."""
 
 _NEVER_LEFT = (
     httpx.ConnectError,
@@ -116,10 +119,11 @@ class Provider:
             verify=_trust(),
         )
         self._reader = httpx.AsyncClient(
-            base_url=base, headers=headers, timeout=_LOOK_TIMEOUT, transport=transport, verify=_trust()
+            base_url=base, headers=headers, timeout=_LOOK_TIMEOUT, limits=_FEW, transport=transport, verify=_trust()
         )
         self._downloader = httpx.AsyncClient(
             timeout=_DOWNLOAD_TIMEOUT,
+            limits=_FEW,
             follow_redirects=True,
             max_redirects=5,
             event_hooks={"request": [self._check_host]},

@@ -22,9 +22,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import JobState, StorageError
 from tasks.jobs import now
-from tasks.uploads import KEY_BYTES
+from tasks.uploads import KEY_BYTES, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tasks.jobs import Outcome
     from tasks.storage import Storage
     from tasks.uploads import Upload
@@ -69,7 +71,7 @@ class Receipt(BaseModel):
     @classmethod
     def of(cls, upload: Upload, outcome: Outcome) -> Receipt:
         """The receipt of an upload that ended."""
-        files = tuple((file.path, file.version) for file in upload.files)
+        files = tuple((printable(file.path), file.version) for file in upload.files)
         return cls(
             key=upload.key,
             name=upload.name,
@@ -108,7 +110,7 @@ class Receipts:
             read = await asyncio.gather(*(self._storage.read(bundle) for bundle in bundles))
             keys.update(singles)
             for content in read:
-                keys.update(line[_KEY].decode() for line in (content or b"").splitlines())
+                keys.update(_key(line) for line in (content or b"").splitlines())
             if None not in read:
                 break  # else it was bundled anew, behind our look
         return keys
@@ -146,12 +148,11 @@ class Receipts:
             if _count(bundle) > len(lines):
                 break
             if content := await self._storage.read(bundle):
-                lines.update((line[_KEY].decode(), line) for line in content.splitlines())
+                lines.update((_key(line), line) for line in content.splitlines())
                 old.append(bundle)
         if not lines:
             return
-        content = b"".join(lines[key] + b"\n" for key in sorted(lines))
-        new = f"{SETTLED}/{len(lines):08}-{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
+        new, content = bundle_of(lines)
         await self._storage.write(new, content)
         await asyncio.gather(*(self._storage.delete(path) for path in old if path != new))
         for key in lines:
@@ -173,8 +174,18 @@ class Receipts:
         return singles, [path for path in paths if _BUNDLE.fullmatch(path)]
 
 
+def bundle_of(lines: Mapping[str, bytes]) -> tuple[str, bytes]:
+    """Path and content of the bundle of these lines, by key. The same lines are the same bundle."""
+    content = b"".join(lines[key] + b"\n" for key in sorted(lines))
+    return f"{SETTLED}/{len(lines):08}-{hashlib.sha256(content).hexdigest()[:16]}.jsonl", content
+
+
 def _path(key: str) -> str:
     return f"{INBOX}/{key}.json"
+
+
+def _key(line: bytes) -> str:
+    return line[_KEY].decode(errors="replace")
 
 
 def _count(bundle: str) -> int:

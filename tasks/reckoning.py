@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from tasks.budget import Budget
 
 log = logging.getLogger("effects")
 
@@ -26,22 +28,26 @@ class Reckoning:
         self._look = balance_usd
         self._before_usd: float | None = None
 
-    async def begin(self) -> None:
+    @classmethod
+    async def begin(cls, balance_usd: Callable[[], Awaitable[float | None]]) -> Self:
         """Look at the account before anything is paid."""
-        self._before_usd = await self._balance_usd()
+        reckoning = cls(balance_usd)
+        reckoning._before_usd = await reckoning._balance_usd()
+        return reckoning
 
-    async def end(self, committed_usd: float, *, refunds_usd: float = 0.0) -> None:
+    async def end(self, budget: Budget) -> None:
         """Say so where the balance fell by another sum than was committed, by more than a cent either way.
 
         Args:
-            committed_usd: what the run has paid or may have to pay.
-            refunds_usd: holds that may come back besides, those of failed generations: at a time of the provider's own.
+            budget: what the run has paid or may have to pay; holds of failed generations come back at a time of the
+                provider's own.
         """
+        committed_usd, refunds_usd = budget.committed_usd, budget.refunds_usd
         after_usd = await self._balance_usd()
         if self._before_usd is None or after_usd is None:
             return
         fell_usd = self._before_usd - after_usd
-        if committed_usd - refunds_usd - TOLERANCE_USD <= fell_usd <= committed_usd + TOLERANCE_USD:
+        if committed_usd - refunds_usd - TOLERANCE_USD <= fell_usd <= committed_usd + refunds_usd + TOLERANCE_USD:
             return
         log.warning(
             "the account's balance fell by $%.2f, and this run committed $%.2f: look at the provider's transactions"

@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     model: Annotated[str | None, Field(description="Model id; the catalogue's default where unset.")] = None
     target: Annotated[str, Field(description="Where videos and the ledger go: any fsspec URL.")] = "./videos"
     inbox: Annotated[str | None, Field(description="The watched location: any fsspec URL.")] = None
+    uploads_queue: Annotated[
+        str | None, Field(description="The SQS queue that the upload listener takes notifications from: its URL.")
+    ] = None
+    uploads_secret: Annotated[
+        SecretStr | None, Field(description="What senders of HTTP notifications have to know, 16 characters or more.")
+    ] = None
     staging: Annotated[
         str | None, Field(description="Where images are copied to be signed, when their own home cannot sign.")
     ] = None

@@ -36,6 +36,9 @@ IN_NO_FOLDER = "it lies in no effect's folder: put it into <effect>/, or with ot
 NOTE_ALONE = f"a {NOTE} is about the images beside it: put it with them into a folder <effect>/<name>/"
 KEY_BYTES = 16
 
+MAX_TOLD = 10
+"""Files of one upload that are named in its reason."""
+
 
 @dataclass(frozen=True, slots=True)
 class Upload:
@@ -99,17 +102,29 @@ class Convention:
             settled: keys of uploads that need no further look.
             now: seconds since 1970.
         """
-        for name, files in _grouped(found).items():
-            if len(files) > 1:
-                files.sort()
-            judged = self._judged(name, files)
-            key = self._key(files, judged.problems)
-            if key not in settled:
-                yield _upload(name, files, key, judged, now)
+        folders: dict[str, list[Found]] = {}
+        for file in found:
+            parts = file.path.split("/", 2)
+            if len(parts) == 3:  # noqa: PLR2004 - effect, name, the rest
+                folders.setdefault(f"{parts[0]}/{parts[1]}/", []).append(file)
+            elif upload := self._unsettled(file.path, [file], settled, now):
+                yield upload
+        for name, files in folders.items():
+            files.sort()
+            if upload := self._unsettled(name, files, settled, now):
+                yield upload
+
+    def _unsettled(self, name: str, files: Sequence[Found], settled: Container[str], now: float) -> Upload | None:
+        """One upload, `<effect>/<name>/` or a file by itself; None where it is settled."""
+        judged = self._judged(name, files)
+        key = self._key(files, judged.problems)
+        return None if key in settled else _upload(name, files, key, judged, now)
 
     def _judged(self, name: str, files: Sequence[Found]) -> _Judged:
         effect, slash, rest = name.partition("/")
-        wrong = [problem for file in files for problem in self._wrong(file, name)]
+        wrong = [problem for file in files if not self._is_plain(file) for problem in self._wrong(file, name)]
+        if len(wrong) > MAX_TOLD:
+            wrong[MAX_TOLD:] = [f"and {len(wrong) - MAX_TOLD} more"]
         if not slash:
             return _Judged((IN_NO_FOLDER, *wrong))
         if rest == NOTE:
@@ -122,7 +137,8 @@ class Convention:
         judged = self._shapes[shape]
         if not (judged.problems or wrong):
             return judged
-        shown = f"there are {', '.join(file.path[len(name) :] for file in files)}"
+        names = [printable(file.path[len(name) :]) for file in files[:MAX_TOLD]]
+        shown = f"there are {', '.join(names)}{', …' if len(files) > MAX_TOLD else ''}"
         return _Judged((*judged.problems, *([shown] if judged.problems and len(files) > 1 else []), *wrong))
 
     def _shape(self, effect: str, count: int, *, alone: bool) -> _Judged:
@@ -142,10 +158,17 @@ class Convention:
         waits = f"{count} of {row.images} images so far" if count < row.images and not problems else ""
         return _Judged(problems, waits)
 
+    def _is_plain(self, file: Found) -> bool:
+        """Whether there is surely nothing wrong with a file: asked of every one in every sweep, so it is quick."""
+        path, size, _, _, fault = file
+        usual = 0 < size <= self._max_bytes and (size <= MAX_NOTE_BYTES or not path.endswith(NOTE))
+        named = path.isascii() and path[0] != "/" and "::" not in path and "//" not in path and path.count("/") < 3  # noqa: PLR2004
+        return usual and named and not fault
+
     def _wrong(self, file: Found, name: str) -> Iterator[str]:
         """What is wrong with one file."""
         path, size, _, _, fault = file
-        leaf = path.rpartition("/")[2]
+        leaf = printable(path.rpartition("/")[2])
         if fault:
             yield f"{leaf}: {fault}"
         elif not size:
@@ -157,26 +180,16 @@ class Convention:
                 # Rounded up: one byte too many must not read as "10 MB; at most 10 MB".
                 yield f"{leaf}: {math.ceil(size / 10_000) / 100:g} MB; at most {self._max_bytes / 1e6:g} MB"
         if name.endswith("/") and "/" in path[len(name) :]:
-            yield f"{path[len(name) :]}: the images of a job lie in one folder, and no deeper"
+            yield f"{printable(path[len(name) :])}: the images of a job lie in one folder, and no deeper"
         if "::" in path or "//" in path or path.startswith("/"):
-            yield f"{_printable(path)}: a name with ::, or a folder without a name, cannot be read; rename it"
+            yield f"{printable(path)}: a name with ::, or a folder without a name, cannot be read; rename it"
         if not path.isascii() and not _is_text(path):
-            yield f"{_printable(path)}: its name is not in UTF-8; rename it"
+            yield f"{printable(path)}: its name is not in UTF-8; rename it"
 
     def _key(self, files: Sequence[Found], problems: tuple[str, ...]) -> str:
         # With the problems: once the catalogue or a setting mends them, it is looked at again.
         parts = [self._inbox, *(f"{file.path}\0{file.version}" for file in files), *problems]
         return blake2b("\0".join(parts).encode(errors="surrogatepass"), digest_size=KEY_BYTES).hexdigest()
-
-
-def _grouped(found: Iterable[Found]) -> dict[str, list[Found]]:
-    """Files by upload: `<effect>/<name>/` for those of a folder, else by their own path."""
-    groups: dict[str, list[Found]] = {}
-    for file in found:
-        parts = file.path.split("/", 2)
-        name = file.path if len(parts) < 3 else f"{parts[0]}/{parts[1]}/"  # noqa: PLR2004 - effect, name, the rest
-        groups.setdefault(name, []).append(file)
-    return groups
 
 
 def _upload(name: str, files: Sequence[Found], key: str, judged: _Judged, now: float) -> Upload:
@@ -186,8 +199,8 @@ def _upload(name: str, files: Sequence[Found], key: str, judged: _Judged, now: f
         judged = _Judged(waits="it was written to a moment ago, and may still grow")
     paths = [file.path for file in files]
     return Upload(
-        name=_printable(name.rstrip("/")),
-        effect=_printable(name.partition("/")[0]) if "/" in name else "",
+        name=printable(name.rstrip("/")),
+        effect=printable(name.partition("/")[0]) if "/" in name else "",
         images=tuple(path for path in paths if path != note),
         note=note if note in paths else None,
         key=key,
@@ -198,7 +211,8 @@ def _upload(name: str, files: Sequence[Found], key: str, judged: _Judged, now: f
     )
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """The name as it may be shown and kept: one line of text, whatever bytes it was made of."""
     return name if name.isprintable() else repr(name)[1:-1]
 
 

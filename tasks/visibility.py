@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from prefect import states, task_engine
+from prefect.context import FlowRunContext
 
 from tasks.errors import EffectsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from prefect.client.schemas.objects import State, TaskRun
@@ -24,6 +26,22 @@ _why_waiting: ContextVar[str | None] = ContextVar("why_waiting", default=None)
 
 about_job: ContextVar[str] = ContextVar("about_job", default="")
 """What the task runs that start from here are about: the effect, or the row of a batch."""
+
+watched = logging.getLogger("effects_looks")
+"""For who watches as it happens; Prefect logs each retry itself, so these lines need not reach it."""
+
+
+@contextmanager
+def on_its_own(about: str) -> Iterator[None]:
+    """Task runs in here are about this one item of many, and are forgotten by this process when it has ended.
+
+    Prefect keeps the state of every task's result until the flow run ends, to draw who used whose: some 20 kB a job,
+    and no job of a batch uses another's.
+    """
+    about_job.set(about)
+    flow_run = FlowRunContext.get()
+    with flow_run.model_copy(update={"run_results": {}}) if flow_run else nullcontext():
+        yield
 
 
 def named(step: str) -> Callable[[], str]:

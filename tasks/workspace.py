@@ -13,6 +13,7 @@ from tasks.budget import Budget
 from tasks.delivery import withdraw
 from tasks.effects import load_catalogue
 from tasks.errors import BadInput, EffectsError, StorageError
+from tasks.histories import Histories
 from tasks.ledger import Ledger
 from tasks.provider import Provider
 from tasks.settings import Settings, load_settings
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("effects")
 
+PREPARED_AT_ONCE = 32
+"""Jobs whose photos are on their way. Of hundreds that begin at once the first are submitted while the others still
+look at their photos: an event loop would else have all of them fetch, then all of them validate, then all submit."""
+
 
 class Workspace:
     """Everything that a step needs besides its input. Not a dataclass: Prefect must not look inside.
@@ -37,6 +42,8 @@ class Workspace:
 
     Attributes:
         budget: what this run may spend, and has committed.
+        histories: how long earlier generations took.
+        preparing: held while a job's photos are fetched and looked at.
         trouble: set when the account cannot buy anything: from then on this run submits nothing.
     """
 
@@ -49,6 +56,8 @@ class Workspace:
         self.provider = provider
         self.scratch = scratch
         self.budget = Budget(settings.budget_usd)
+        self.histories = Histories(ledger.storage)
+        self.preparing = asyncio.Semaphore(PREPARED_AT_ONCE)
         self.trouble: AccountTrouble | None = None
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
@@ -99,4 +108,8 @@ async def open_workspace(settings: Settings | None = None) -> AsyncIterator[Work
         raise BadInput(f"the connection to the provider cannot be set up: {error}") from None
     with tempfile.TemporaryDirectory(prefix="effects-") as scratch:
         async with provider:
-            yield Workspace(settings, catalogue, ledger, provider, Path(scratch))
+            workspace = Workspace(settings, catalogue, ledger, provider, Path(scratch))
+            try:
+                yield workspace
+            finally:
+                await workspace.histories.keep()

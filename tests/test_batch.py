@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
+import logging
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from rich.console import Console
 
+import flows.batch
+from deployments.batch import BatchProgress
 from deployments.cli import main
 from deployments.sandbox.faults import Fault
 from flows.batch import generate_batch
 from flows.outcomes import carried
-from tasks.jobs import BatchSummary
+from tasks.jobs import BatchSummary, RowOutcome
+from tasks.visibility import watched
 from tests.conftest import CHELSEA, COLLINS, HOPPER
+from tests.crash.children import HOUSE, wait_until
 
 if TYPE_CHECKING:
     from deployments.sandbox.server import Sandbox
+    from tasks.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -162,3 +175,88 @@ def test_a_manifest_that_cannot_be_read_is_bad_input(
     assert main(["batch", name, "--dry-run"]) == 2
     assert word in capsys.readouterr().err
     assert sandbox.counters.submissions == 0
+
+
+WHAT_IS_LEFT = """
+import asyncio, collections, gc, sys
+from flows.batch import generate_batch
+
+async def run():
+    state = await generate_batch(sys.argv[1], max_in_flight=3, return_state=True)
+    gc.collect()
+    alive = collections.Counter(type(thing).__name__ for thing in gc.get_objects())
+    print(state.message, [alive[name] for name in ("RowOutcome", "Row", "Job", "Request", "Generation", "Record")])
+
+asyncio.run(run())
+"""
+
+
+def test_nothing_is_kept_of_a_row_that_has_ended_but_its_outcome(sandbox: Sandbox, prefect_api: str) -> None:
+    """Neither by the flow nor by Prefect: memory must not grow with what was done."""
+    ended = subprocess.run(
+        [sys.executable, "-c", WHAT_IS_LEFT, _manifest([_squish(take) for take in range(30)])],
+        env={**os.environ, "PREFECT_API_URL": prefect_api, "PYTHONPATH": str(HOUSE)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    message, _, left = ended.stdout.partition(" [")
+    assert message == "30 completed", ended.stderr[-2000:]
+    outcomes, *others = map(int, left.strip("]\n").split(", "))
+    assert outcomes == 30
+    assert max(others) <= 3  # the last ones may still be in somebody's hands
+    assert sandbox.counters.billed == 30
+
+
+async def test_a_row_may_change_between_the_check_and_its_turn(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is read twice, and each row is checked each time: nothing is submitted unseen."""
+    manifest = _manifest([_squish(0), _squish(1)])
+    checked = flows.batch.check_rows
+
+    async def check_and_change(manifest: str, workspace: Workspace) -> int:
+        count = await checked(manifest, workspace)
+        _manifest([_squish(0), _squish(1, duration=7)])
+        return count
+
+    monkeypatch.setattr(flows.batch, "check_rows", check_and_change)
+    summary = await _run(manifest)
+    assert summary.counts == {"completed": 1, "rejected": 1}
+    assert sandbox.counters.billed == 1
+
+
+async def test_the_account_is_reckoned_with(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the balance fell by more than the run committed, it says so; failed generations are no reason to."""
+    sandbox.knobs.faults = [Fault(kind="error_text", rate=0.5)]
+    await _run(_manifest([_squish(take) for take in range(6)]))
+    assert "balance fell" not in caplog.text
+    sandbox.knobs.faults, billed = [], sandbox.counters.billed
+    sandbox.knobs.generate_seconds = 1.0
+    manifest = _manifest([_squish(10)])
+    run = asyncio.ensure_future(_run(manifest))
+    await asyncio.to_thread(wait_until, lambda: sandbox.counters.billed > billed)
+    sandbox.knobs.balance_usd -= 5.0  # somebody else spends
+    await run
+    assert "the account's balance fell by $" in caplog.text
+
+
+def test_a_terminal_shows_how_far_it_is_and_when_it_ends() -> None:
+    """One line of figures that moves; what was done stands there when it is stopped."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=160)
+    with contextlib.suppress(KeyboardInterrupt), BatchProgress(console) as progress:
+        watched.info("4 rows", extra={"rows": 4})
+        for number in range(3):
+            watched.info("begun", extra={"begun": number})
+        outcome = RowOutcome(state="completed", effect="hug", name="a", row=1, cost_usd=0.515)
+        logging.getLogger("effects").info("completed", extra={"batch": (1, 4, outcome)})
+        console.print(progress._table())
+        raise KeyboardInterrupt
+    shown = screen.getvalue()
+    titles = ("done", "in flight", "to come", "completed", "money", "so far", "left", "ends")
+    assert all(title in shown for title in titles)
+    figures = re.findall(r"1/4 +(\d+) +(\d+) +(\d+) +\$0\.5[12]", shown)
+    assert ("2", "1", "1") in figures
+    assert "stopped: 1 of 4 done, 2 under way" in shown

@@ -47,7 +47,7 @@ def test_it_survives_the_file(history: History) -> None:
     """Waits that nobody saw the end of included."""
     history = history.with_wait(wait(1000, by_s=None))
     assert read(history.model_dump_json()) == history
-    assert history.samples[-1] == Took(90.0, math.inf)
+    assert history.samples[-1] == Took(90.0, math.inf, 0)
 
 
 def test_the_latest_are_kept_oldest_first() -> None:

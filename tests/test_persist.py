@@ -17,10 +17,11 @@ from deployments.sandbox.faults import Fault
 from tasks.errors import BadResult, EffectsError, GenerationPending, ProviderBusy, StorageError
 from tasks.films import inspect_film
 from tasks.persist import VERSIONED, persist, persist_video, refresh
-from tasks.poll import Wait, poll
+from tasks.poll import poll
 from tasks.provider import Provider
 from tasks.storage import Storage
 from tasks.submit import submit
+from tasks.wait import Wait
 from tests.conftest import looked_at
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ async def _finished(workspace: Workspace) -> Video:
     request = await looked_at(workspace)
     left, right = request.sources
     request = request.model_copy(update={"sources": (left.model_copy(update={"url": SIGNED}), right)})
-    generation, wait = await submit(request, workspace), Wait(10.0)
+    generation, wait = await submit(request, workspace), Wait(10.0, age_s=60.0)
     while True:
         try:
             video = await poll(generation, workspace, wait)

@@ -20,9 +20,10 @@ from tasks.delivery import deliver
 from tasks.jobs import Outcome, Request, Summary, now
 from tasks.ledger import ClaimDocument, Failure
 from tasks.persist import persist
-from tasks.poll import Wait, poll
+from tasks.poll import poll
 from tasks.settings import load_settings
 from tasks.submit import submit
+from tasks.wait import Wait
 from tasks.workspace import Workspace, open_workspace
 from tests.conftest import COLLINS, HOPPER, looked_at
 from tests.pauses import shorten
@@ -283,7 +284,7 @@ async def test_a_job_that_failed_for_good_is_tidied_up_without_its_photos(
 async def _generated(request: Request, workspace: Workspace) -> Any:  # noqa: ANN401 - a Video
     generation = await submit(request, workspace)
     await asyncio.sleep(0.5)
-    return await poll(generation, workspace, Wait(10.0))
+    return await poll(generation, workspace, Wait(10.0, age_s=60.0))
 
 
 def test_where_nothing_is_open_there_is_nothing_to_do(

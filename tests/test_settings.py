@@ -23,6 +23,8 @@ def test_the_defaults() -> None:
         "model": None,
         "target": "./videos",
         "inbox": None,
+        "uploads_queue": None,
+        "uploads_secret": None,
         "staging": None,
         "delivery": "auto",
         "max_in_flight": 20,

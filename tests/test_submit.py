@@ -14,11 +14,12 @@ from deployments.sandbox.faults import Fault
 from tasks.errors import AccountTrouble, BudgetSpent, NeverSent, ProviderBusy, Rejected, StorageError, SubmitUnknown
 from tasks.jobs import now
 from tasks.ledger import ClaimDocument, Ledger
-from tasks.poll import Wait, planned_delays, poll
+from tasks.poll import poll
 from tasks.provider import Provider
 from tasks.settings import load_settings
 from tasks.storage import Storage
 from tasks.submit import submit
+from tasks.wait import Wait
 from tasks.workspace import open_workspace
 from tests.conftest import looked_at
 
@@ -294,21 +295,9 @@ async def test_both_routes_work(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatc
     async with open_workspace(load_settings()) as workspace:
         generation = await submit(await looked_at(workspace), workspace)
         await asyncio.sleep(0.5)
-        video = await poll(generation, workspace, Wait(10.0))
+        video = await poll(generation, workspace, Wait(10.0, age_s=60.0))
     assert video.url
     assert sandbox.counters.billed == 1
-
-
-def test_looks_are_planned_within_what_prefect_takes() -> None:
-    """None before it can be done, at most 50, the last at the deadline; a set interval is one delay."""
-    delays = planned_delays(None, 900.0)
-    assert delays[0] > 30.0
-    assert len(delays) <= 50
-    assert sum(delays) == pytest.approx(900.0)
-    assert planned_delays(0.5, 900.0) == (0.5,)
-    resumed = planned_delays(None, 900.0, age_s=601.0)
-    assert sum(resumed) == pytest.approx(900.0)
-    assert planned_delays(None, 900.0, age_s=625.0) == resumed
 
 
 async def test_a_store_that_keeps_nobody_out_is_found_before_paying(

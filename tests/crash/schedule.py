@@ -26,6 +26,7 @@ from deployments.sandbox.faults import Fault
 from deployments.sandbox.knobs import Knobs
 from tasks.errors import BadResult, EffectsError, GenerationPending, JobState, ProviderBusy, StorageError
 from tasks.jobs import Job, Outcome, Record, Request, SourceImage, Video, job_id
+from tasks.wait import Wait
 from tests.crash.invariants import double_payments, lost_videos
 from tests.crash.virtual_time import VirtualTimeLoop
 from tests.crash.world import CATALOGUE, EPOCH, Chaos, Killed, Process, World
@@ -303,12 +304,13 @@ async def _validate(sources: Sequence[SourceImage], job: Job, _: Workspace) -> R
 async def _poll(generation: Generation, workspace: Workspace) -> Video:
     """The retries that Prefect makes of a look."""
     clock = asyncio.get_running_loop().time
-    wait = tasks.poll.Wait(workspace.settings.generation_timeout_s, clock=clock)
+    settings = workspace.settings
+    wait = Wait(settings.generation_timeout_s, interval_s=settings.poll_interval_s, clock=clock)
     while True:
         try:
             return await tasks.poll.poll(generation, workspace, wait)
-        except GenerationPending:
-            await asyncio.sleep(workspace.settings.poll_interval_s or 5.0)
+        except GenerationPending as pending:
+            await asyncio.sleep(pending.look_in_s)
 
 
 async def _persist(video: Video, workspace: Workspace) -> Record:
