@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from deployments.automations import recovery
@@ -29,10 +30,16 @@ WINDOW_S = 15
 """Without a beat: the automations wait for 90, which is too long for a test. A run beats when it begins."""
 
 
+PREFECT = str(Path(sys.executable).parent / "prefect")
+
+QUEUE = "killed"
+"""Of the same pool: what other tests left behind is not run."""
+
+
 @contextmanager
 def _worker(api_url: str, name: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "prefect"), "worker", "start", "--pool", "effects", "--name", name],
+        [PREFECT, "worker", "start", "--pool", "effects", "--work-queue", QUEUE, "--name", name],
         env={**os.environ, "PATH": search_path(), "PREFECT_API_URL": api_url, "PREFECT_WORKER_QUERY_SECONDS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -66,10 +73,12 @@ async def test_a_worker_is_killed_with_its_run(
     silent = recovery((await client.read_deployment_by_name("process-inbox/sweep")).id)[0]
     hasty = silent.trigger.model_copy(update={"within": timedelta(seconds=WINDOW_S)})
     impatient = await client.create_automation(silent.model_copy(update={"name": "impatient", "trigger": hasty}))
+    httpx.post(f"{deployed.api_url}/work_pools/effects/queues", json={"name": QUEUE}).raise_for_status()
     deployment = await client.read_deployment_by_name("generate/on-demand")
     asked = {"effect": "hug", "images": [COLLINS, HOPPER]}
     try:
-        run = (await client.create_flow_run_from_deployment(deployment.id, parameters=asked)).id
+        created = await client.create_flow_run_from_deployment(deployment.id, parameters=asked, work_queue_name=QUEUE)
+        run = created.id
 
         async def beaten() -> bool:
             told = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [_resource(run)]}}}
