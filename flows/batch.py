@@ -9,8 +9,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 from prefect import flow, runtime
+from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations for the form
 from pydantic import Field
 
+from flows.attention import call_for_a_person
+from flows.configuration import configured
 from flows.generate import generate_video, rehearse_in
 from flows.outcomes import summary_state
 from flows.showcase import Showcase
@@ -18,14 +21,11 @@ from tasks.errors import EffectsError
 from tasks.jobs import BatchSummary, Outcome, RowOutcome, public_url
 from tasks.manifest import Row, read_manifest
 from tasks.reckoning import Reckoning
-from tasks.settings import load_settings
 from tasks.visibility import on_its_own, watched
 from tasks.workspace import open_workspace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-
-    from prefect.client.schemas.objects import State
 
     from tasks.jobs import Job
     from tasks.settings import Settings
@@ -41,7 +41,7 @@ def _run_name() -> str:
     return f"batch · {public_url(str(runtime.flow_run.parameters.get('manifest'))).rsplit('/', 1)[-1]}"
 
 
-@flow(name="generate-batch", flow_run_name=_run_name)
+@flow(name="generate-batch", flow_run_name=_run_name, on_failure=[call_for_a_person])
 async def generate_batch(
     manifest: str,
     target: str | None = None,
@@ -52,11 +52,11 @@ async def generate_batch(
 
     Args:
         manifest: JSONL or CSV at any URL: effect, images, and if wanted duration, take, name.
-        target: Where the videos go; empty for EFFECTS_TARGET.
-        max_in_flight: Jobs under way at once; empty for EFFECTS_MAX_IN_FLIGHT.
-        budget_usd: Spend no more than this, US$; empty for EFFECTS_BUDGET_USD.
+        target: Where the videos go; empty for the default target.
+        max_in_flight: Jobs under way at once; empty for the default.
+        budget_usd: Spend no more than this, US$; empty for the default.
     """
-    settings = load_settings(target=target or None, max_in_flight=max_in_flight, budget_usd=budget_usd)
+    settings = await configured(target=target or None, max_in_flight=max_in_flight, budget_usd=budget_usd)
     async with open_workspace(settings) as workspace:
         count = await check_rows(manifest, workspace)
         showcase = await Showcase.begin(count, workspace)

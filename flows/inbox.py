@@ -7,9 +7,12 @@ import logging
 from typing import TYPE_CHECKING, Annotated
 
 from prefect import flow, runtime
+from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations for the form
 from pydantic import Field
 
+from flows.attention import call_for_a_person
 from flows.batch import run_rows
+from flows.configuration import configured
 from flows.generate import generate_video
 from flows.outcomes import summary_state
 from flows.showcase import Showcase
@@ -19,14 +22,11 @@ from tasks.inbox import Inbox
 from tasks.jobs import BatchSummary, Outcome, RowOutcome, public_url
 from tasks.receipts import Receipt, Receipts
 from tasks.reckoning import Reckoning
-from tasks.settings import load_settings
 from tasks.uploads import SETTLE_S
 from tasks.workspace import open_workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from prefect.client.schemas.objects import State
 
     from tasks.inbox import Look
     from tasks.jobs import Job
@@ -53,7 +53,7 @@ def _run_name() -> str:
     return f"inbox · {' + '.join(folders[:MAX_NAMED]) or public_url(asked.get('inbox') or 'all of it')}{more}"
 
 
-@flow(name="process-inbox", flow_run_name=_run_name)
+@flow(name="process-inbox", flow_run_name=_run_name, on_failure=[call_for_a_person])
 async def process_inbox(
     inbox: str | None = None,
     target: str | None = None,
@@ -64,13 +64,13 @@ async def process_inbox(
     """Make the videos of what was uploaded and is not done yet. Nothing is paid for twice, however often it runs.
 
     Args:
-        inbox: The location to look at; empty for EFFECTS_INBOX.
-        target: Where the videos go; empty for EFFECTS_TARGET.
+        inbox: The location to look at; empty for the default inbox.
+        target: Where the videos go; empty for the default target.
         folders: Look at these alone, such as hug/anna-and-ben, or their URLs; empty for everything.
-        max_in_flight: Jobs under way at once; empty for EFFECTS_MAX_IN_FLIGHT.
-        budget_usd: Spend no more than this, US$; empty for EFFECTS_BUDGET_USD.
+        max_in_flight: Jobs under way at once; empty for the default.
+        budget_usd: Spend no more than this, US$; empty for the default.
     """
-    settings = load_settings(
+    settings = await configured(
         inbox=unveiled([inbox])[0] if inbox else None,
         target=target or None,
         max_in_flight=max_in_flight,

@@ -52,6 +52,10 @@ def test_the_commands_run_in_their_order(sandbox: Sandbox, prefect_api: str) -> 
     shutil.copy(COLLINS, "left.jpg")
     shutil.copy(HOPPER, "right.jpg")
     Path("jobs.jsonl").write_text(re.findall(r'(\{"effect".*\})', README)[0] + "\n")
+    pair = Path("inbox/hug/anna-and-ben")
+    pair.mkdir(parents=True)
+    shutil.copy(COLLINS, pair / "1.jpg")  # the same wish as `effects generate hug left.jpg right.jpg`
+    shutil.copy(HOPPER, pair / "2.jpg")
     for command in ONE_BY_ONE:
         if command.startswith("export "):
             continue

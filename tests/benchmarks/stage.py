@@ -46,6 +46,12 @@ class Ran:
     wall_s: float
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """For processes of our own modules, wherever they are started; no setting of whoever measures reaches them."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("EFFECTS_", "PREFECT_"))}
+    return {**inherited, "PYTHONPATH": str(HOUSE), **QUIET, **variables}
+
+
 def run(module: str, *arguments: object, **variables: str) -> Ran:
     """Run one of our modules to its end.
 
@@ -58,7 +64,7 @@ def run(module: str, *arguments: object, **variables: str) -> Ran:
             [sys.executable, "-m", module, *map(str, arguments)],
             stdout=said,
             stderr=errors,
-            env={**os.environ, "PYTHONPATH": str(HOUSE), **QUIET, **variables},
+            env=environment(**variables),
         )
         _, status, usage = os.wait4(process.pid, 0)  # `Popen.wait` would throw the usage away
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -113,7 +119,7 @@ def prefect(home: Path) -> Iterator[PrefectServer]:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(HOUSE), "PREFECT_HOME": str(home), **QUIET, **LEAN},
+        env=environment(PREFECT_HOME=str(home), **LEAN),
     )
     server = PrefectServer(process, f"http://127.0.0.1:{port}/api")
     try:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import uuid
 from typing import Any
 
-import boto3
 import pytest
 
 from deployments.uploads import listener as listener_module
@@ -16,46 +13,8 @@ from deployments.uploads import sqs as sqs_module
 from deployments.uploads.sqs import Queue
 from tasks.errors import BadInput
 from tests.uploads import samples
+from tests.uploads.buckets import Store
 from tests.uploads.desk import Server, listening, until
-
-
-class Store:
-    """A bucket that notifies a queue."""
-
-    def __init__(self, bucket: str, endpoint: str) -> None:
-        self.inbox = f"s3://{bucket}/in"
-        self._bucket = bucket
-        self._s3 = boto3.client("s3", endpoint_url=endpoint)
-        self._sqs = boto3.client("sqs", endpoint_url=endpoint)
-        self.queue = self._sqs.create_queue(QueueName=f"uploads-{uuid.uuid4().hex[:8]}")["QueueUrl"]
-        arn = self._attribute("QueueArn")
-        configuration = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
-        self._s3.put_bucket_notification_configuration(
-            Bucket=bucket, NotificationConfiguration={"QueueConfigurations": [configuration]}
-        )
-        self._sqs.purge_queue(QueueUrl=self.queue)  # the test that a bucket sends first
-
-    def put(self, key: str) -> None:
-        """Upload a photo like no other."""
-        self._s3.put_object(Bucket=self._bucket, Key=key, Body=uuid.uuid4().bytes)
-
-    def send(self, message: Any) -> None:  # noqa: ANN401 - JSON, or text that is none
-        """Put a message into the queue."""
-        self._sqs.send_message(
-            QueueUrl=self.queue, MessageBody=message if isinstance(message, str) else json.dumps(message)
-        )
-
-    def _attribute(self, name: str) -> str:
-        answer = self._sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=[name])
-        return str(answer["Attributes"][name])
-
-    @property
-    def left(self) -> int:
-        """Messages that were not deleted, whether or not somebody holds them."""
-        return sum(
-            int(self._attribute(name))
-            for name in ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-        )
 
 
 @pytest.fixture
