@@ -45,10 +45,9 @@ def _run(stack: LocalStack, name: str) -> dict[str, Any]:
 
 
 def _ends_well(stack: LocalStack, name: str, *, begun: int) -> None:
-    """The same run brings the video, begun so often; no submission was paid for twice."""
+    """The same run goes on to its end, begun so often, and the video is there; nothing was paid for twice."""
     eventually(lambda: _run(stack, name).get("state_type") == "COMPLETED", stack)
     assert _run(stack, name)["run_count"] == begun
-    eventually(lambda: f"inbox · hug/{name}: Completed · 1 completed" in stack.told, stack)
     billed = stack.counters()["billed_by_client_request_id"]
     assert len(stack.videos()) == len(billed)
     assert set(billed.values()) == {1}
