@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tasks.durations import Took
+
+HORIZON_STEP_S = 30.0
+"""Waits that end at about the same age share a plan: each other one costs some milliseconds."""
 
 SHORTEST_PAUSE_S = 0.01
 """However late it is: a pause of nothing would be none to Prefect."""
@@ -83,5 +87,6 @@ class Wait:
         return max(SHORTEST_PAUSE_S, min(pause, self.timeout_s - self.waited_s()))
 
     def _planned_s(self) -> float:
-        age_s, timeout_s = self.age_s(), self._begun_at_age_s + self.timeout_s
-        return next_look_s(self._samples(), elapsed_s=age_s, timeout_s=timeout_s, jitter=self._jitter) - age_s
+        age_s, end_s = self.age_s(), self._begun_at_age_s + self.timeout_s
+        horizon_s = HORIZON_STEP_S * math.ceil(end_s / HORIZON_STEP_S)
+        return next_look_s(self._samples(), elapsed_s=age_s, timeout_s=horizon_s, jitter=self._jitter) - age_s

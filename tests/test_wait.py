@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from deployments.sandbox.faults import Fault
+from tasks import looks
 from tasks.durations import Took
 from tasks.errors import GenerationPending, GenerationTimeout, StorageError
 from tasks.histories import HISTORY, KEEP_EVERY_S, Histories
@@ -52,15 +53,16 @@ def clock() -> Clock:
 def test_the_pauses_are_the_plans(clock: Clock) -> None:
     """The first look when it is worth one, each further one from what has passed, the last at the end of the wait."""
     wait = Wait(900.0, samples=lambda: QUICK, clock=clock)
-    looks, begun = [], clock.now
+    seen, begun = [], clock.now
     while not wait.over():
         clock.now += wait.pause_s()
-        looks.append(clock.now - begun)
+        seen.append(clock.now - begun)
     plan = plan_looks(QUICK, timeout_s=900.0)
-    assert plan[0] <= looks[0] <= plan[0] * (1 + JITTER)
-    assert 9.0 <= looks[0] <= 14.0
-    assert len(looks) <= len(plan)
-    assert looks[-1] == pytest.approx(900.0)
+    assert wait.age_s() == pytest.approx(900.0)
+    assert plan[0] <= seen[0] <= plan[0] * (1 + JITTER)
+    assert 9.0 <= seen[0] <= 14.0
+    assert len(seen) <= len(plan)
+    assert seen[-1] == pytest.approx(900.0)
 
 
 def test_what_is_learned_meanwhile_counts_at_the_next_look(clock: Clock) -> None:
@@ -71,6 +73,14 @@ def test_what_is_learned_meanwhile_counts_at_the_next_look(clock: Clock) -> None
     known += QUICK
     assert blind > 30
     assert wait.pause_s() < 15
+
+
+def test_waits_that_began_about_together_share_a_plan(clock: Clock) -> None:
+    """A plan costs milliseconds, and hundreds of generations are some milliseconds old when their wait begins."""
+    looks._plan.cache_clear()
+    for number in range(50):
+        Wait(900.0, age_s=number / 1000 + 0.001, samples=lambda: QUICK, clock=clock).pause_s()
+    assert looks._plan.cache_info().misses == 1
 
 
 def test_a_set_interval_is_kept(clock: Clock) -> None:

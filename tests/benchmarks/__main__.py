@@ -17,7 +17,9 @@ def main() -> None:
     """Run them one after the other."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Figures, as ratios.")
     parser.add_argument("name", nargs="*", choices=[[], *NAMES], help=", ".join(NAMES))
-    for name in parser.parse_args().name or NAMES:
+    names = parser.parse_args().name or NAMES
+    del sys.argv[1:]  # each has options of its own, where it is started by itself
+    for name in names:
         module = importlib.import_module(f"tests.benchmarks.{name}")
         sys.stdout.write(f"== {name}: {(module.__doc__ or '').partition(chr(10))[0]}\n")
         sys.stdout.flush()
