@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.schemas.objects import StateType
-from prefect.states import Completed, Crashed, Pending, Running, Scheduled
+from prefect.states import Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from deployments import automations
 from deployments.automations import RUNS, ensure_automations, notifications, recovery
@@ -93,11 +93,10 @@ async def test_a_run_whose_process_died_is_taken_up_again_but_not_for_ever(clien
 
     by_command = (await client.create_flow_run(generate, parameters={"effect": "hug", "images": ["a.jpg"]})).id
     await _goes(by_command, client, Running(), Crashed())  # whoever typed the command saw it end
-    deadly, alive, dead = [await _asked_for(client) for _ in range(3)]
+    deadly, dead = [await _asked_for(client) for _ in range(2)]
     for _ in range(RUNS - 1):
-        await _goes(deadly, client, Pending(), Running(), Crashed(), Scheduled())
+        await _goes(deadly, client, Pending(), Running(), Failed(), Scheduled())
     await _goes(deadly, client, Pending(), Running(), Crashed())
-    await _goes(alive, client, Pending(), Running(), Crashed(), Completed(name="Open"))  # its process went on after all
     await _goes(dead, client, Pending(), Running(), Crashed(message="killed"))
     taken_up = await _in_state(dead, client, StateType.SCHEDULED)
     assert taken_up.parameters == {"effect": "hug", "images": ["a.jpg", "b.jpg"]}
@@ -107,7 +106,6 @@ async def test_a_run_whose_process_died_is_taken_up_again_but_not_for_ever(clien
     ]
     assert (await client.read_flow_run(deadly)).state_type == StateType.CRASHED
     assert (await client.read_flow_run(deadly)).run_count == RUNS
-    assert (await client.read_flow_run(alive)).state_name == "Open"
     assert (await client.read_flow_run(by_command)).state_type == StateType.CRASHED
 
 
@@ -121,7 +119,10 @@ async def test_a_run_that_fell_silent_has_crashed(client: PrefectClient) -> None
         dead, alive, ended = [await _asked_for(client) for _ in range(3)]
         for run in (dead, alive, ended):
             await _goes(run, client, Pending(), Running())
-            await _beat(run, client)
+        for _ in range(3):  # as in life: a single one may get lost, or come before the server knows its automation
+            for run in (dead, alive, ended):
+                await _beat(run, client)
+            await asyncio.sleep(1)
         await _goes(ended, client, Completed(name="Open"))
 
         async def crashed() -> bool:
