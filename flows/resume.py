@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("effects")
 
 
-@flow(name="resume", on_failure=[call_for_a_person])
+@flow(name="resume", flow_run_name="resume · what is open", on_failure=[call_for_a_person])
 async def resume(resubmit_unknown: bool = False, target: str | None = None) -> State[Summary]:
     """Finish every job that was begun and has no video yet. What was paid for is never paid for again.
 
