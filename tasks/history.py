@@ -75,7 +75,7 @@ def _readable(rows: object) -> list[Waited]:
 class History(BaseModel):
     """The latest waits for one model, effect and duration, oldest first, each generation once.
 
-    Immutable: `with_wait` and `merged` give another. Merging is idempotent and heeds no order, so two writers who
+    Immutable: `merged` gives another. Merging is idempotent and heeds no order, so two writers who
     overwrite each other lose some waits at worst, and none where they merge before they write.
     """
 
@@ -123,10 +123,6 @@ class History(BaseModel):
         return tuple(
             wait.took._replace(newer=len(submitted) - bisect_right(submitted, wait.over_at)) for wait in self.waits
         )
-
-    def with_wait(self, wait: Waited) -> History:
-        """The same and one more."""
-        return History(**_key(self), waits=(*self.waits, wait))
 
     def merged(self, other: History) -> History:
         """What both know.

@@ -45,7 +45,7 @@ def test_writers_may_merge_in_any_order(one: History, two: History, three: Histo
 @given(histories)
 def test_it_survives_the_file(history: History) -> None:
     """Waits that nobody saw the end of included."""
-    history = history.with_wait(wait(1000, by_s=None))
+    history = history.merged(kept(wait(1000, by_s=None)))
     assert read(history.model_dump_json()) == history
     assert history.samples[-1] == Took(90.0, math.inf, 0)
 
@@ -89,7 +89,7 @@ def test_models_effects_and_durations_do_not_mix() -> None:
     ]
     assert len({history.name for history in [*others, kept()]}) == 4
     for other in others:
-        assert read(other.with_wait(wait(1)).model_dump_json()) == kept()
+        assert read(other.merged(kept(wait(1))).model_dump_json()) == kept()
         with pytest.raises(ValueError, match="is not"):
             kept().merged(other)
     assert kept().name.startswith("pixverse-v5-image-to-video-squish-5-")
