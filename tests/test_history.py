@@ -59,7 +59,7 @@ def test_the_latest_are_kept_oldest_first() -> None:
 def test_a_generation_counts_once_and_as_it_is_known_best() -> None:
     """It was given up by one run, and found done by another."""
     given_up, done = wait(1, by_s=None), wait(1)
-    for history in (kept(given_up, done), kept(done, given_up), kept(given_up).with_wait(done)):
+    for history in (kept(given_up, done), kept(done, given_up), kept(given_up).merged(kept(done))):
         assert history.waits == (done,)
 
 
@@ -89,7 +89,7 @@ def test_models_effects_and_durations_do_not_mix() -> None:
     ]
     assert len({history.name for history in [*others, kept()]}) == 4
     for other in others:
-        assert read(other.merged(kept(wait(1))).model_dump_json()) == kept()
+        assert read(other.model_copy(update={"waits": (wait(1),)}).model_dump_json()) == kept()
         with pytest.raises(ValueError, match="is not"):
             kept().merged(other)
     assert kept().name.startswith("pixverse-v5-image-to-video-squish-5-")
