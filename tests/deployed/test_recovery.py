@@ -52,7 +52,7 @@ def worker(deployed: Deployed, sandbox: Sandbox, tmp_path: Path) -> Iterator[sub
             [*command, "--work-queue", QUEUE], env=environment, cwd=HOUSE, stdout=log, stderr=subprocess.STDOUT
         )
         yield process
-        process.send_signal(signal.SIGINT)
+        process.kill()  # asked to stop, it would first wait for what it thinks still runs
         process.wait(30)
 
 
