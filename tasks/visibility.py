@@ -86,5 +86,8 @@ class _OneLine(logging.Filter):
         return True
 
 
+# What the steps say reaches the dashboard (PREFECT_LOGGING_EXTRA_LOGGERS) only from the level on that is set for them.
+logging.getLogger("effects").setLevel(logging.INFO)
+
 for _name in ("prefect.task_runs", "prefect.flow_runs"):
     logging.getLogger(_name).addFilter(_OneLine())

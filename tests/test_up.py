@@ -45,7 +45,8 @@ def test_photos_that_are_dropped_become_a_video(stack: LocalStack) -> None:
     (run,) = _named(stack, "inbox · hug/anna-and-ben")
     assert run["state_name"] == "Completed"
     assert run["created_by"]["type"] == "AUTOMATION"
-    eventually(lambda: _logs(stack, run) > 0, stack)  # a fork hands over its last words
+    words = ("submitted as", "Finished in state Completed('1 completed')")  # a fork hands over its last words, too
+    eventually(lambda: all(said in _logs(stack, run) for said in words), stack)
 
 
 def test_it_serves_what_prefect_yaml_says(stack: LocalStack) -> None:
@@ -208,8 +209,9 @@ def _named(stack: LocalStack, name: str) -> list[dict[str, Any]]:
     return [run for run in stack.runs() if run["name"] == name]
 
 
-def _logs(stack: LocalStack, run: dict[str, Any]) -> int:
-    return len(stack.api("/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}}))
+def _logs(stack: LocalStack, run: dict[str, Any]) -> str:
+    lines = stack.api("/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+    return "\n".join(line["message"] for line in lines)
 
 
 def _schedule(row: dict[str, Any]) -> tuple[str, float | None, str | None, bool]:
