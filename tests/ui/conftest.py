@@ -37,7 +37,7 @@ FLAGS = [
     "--no-first-run",
     "--disable-quic",
 ]
-PATIENCE_MS = 15_000
+PATIENCE_MS = 45_000
 """On a busy machine a page takes long; what is not there by then is missing."""
 
 

@@ -95,6 +95,11 @@ class Dashboard(ABC):
     def _fill_interval(self, dialog: Locator, hours: int) -> None:
         """The schedule's."""
 
+    def read_message(self, message: str) -> None:
+        """The state's, among the details of the run that is open."""
+        self.tab("Details")
+        expect(self.page.get_by_text(message)).to_be_visible()
+
     @property
     @abstractmethod
     def _texts(self) -> Locator:
@@ -150,6 +155,12 @@ class V1(Dashboard):
     def tab(self, name: str) -> None:
         """An item of a list."""
         self.page.get_by_role("tablist").get_by_text(name, exact=True).click()
+
+    def read_message(self, message: str) -> None:
+        """The state's, which is cut off at first."""
+        self.tab("Details")
+        self.page.get_by_text("See More").click()
+        expect(self.page.get_by_text(message)).to_be_visible()
 
     def _fill_interval(self, dialog: Locator, hours: int) -> None:
         dialog.get_by_role("spinbutton").fill(str(hours))

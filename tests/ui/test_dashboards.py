@@ -38,8 +38,7 @@ def test_the_form_makes_a_video(dashboard: Dashboard, stack: LocalStack, photos:
 
     run = stack.api(f"/flow_runs/{run_id}")
     video = run["state"]["message"]
-    dashboard.tab("Details")
-    expect(page.get_by_text(video)).to_be_visible()
+    dashboard.read_message(video)
     assert video in {str(path) for path in stack.videos()}
     assert stack.counters()["submissions"] == submissions + 1
 
@@ -106,8 +105,7 @@ def test_a_wrong_combination_says_what_to_do(dashboard: Dashboard, stack: LocalS
     dashboard.add_photo(f"{photos}/collins.jpg")
     run_id = dashboard.submit()
     dashboard.until("Rejected")
-    dashboard.tab("Details")
-    expect(dashboard.page.get_by_text(message)).to_be_visible()
+    dashboard.read_message(message)
     dashboard.shot("wrong-combination")
     state = stack.api(f"/flow_runs/{run_id}")["state"]
     assert (state["type"], state["name"], state["message"]) == ("FAILED", "Rejected", message)
