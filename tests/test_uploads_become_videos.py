@@ -80,7 +80,7 @@ def test_a_burst_is_done_by_few_runs(stack: LocalStack) -> None:
     before = len(stack.runs())
     for number in range(BURST):
         picture = io.BytesIO()
-        Image.new("RGB", (320, 320), (number % 256, number // 256, 99)).save(picture, "JPEG")
+        Image.new("RGB", (320, 320), "teal").save(picture, "JPEG", comment=f"cat {number}")  # no two are the same
         (stack.inbox / "squish" / f"cat {number}.jpg").write_bytes(picture.getvalue())
     eventually(lambda: len(stack.videos()) == BURST, stack, timeout_s=240)
     assert _submissions(stack) == [1] * BURST
@@ -96,6 +96,6 @@ def test_what_nobody_told_of_is_found_by_the_sweep(stack: LocalStack) -> None:
     stack.drop("while-away")
     stack.start()
     eventually(lambda: len(stack.videos()) == 1, stack)
-    (run,) = [run for run in stack.runs() if "1 completed" in (run["state"]["message"] or "")]
-    assert run["name"] == "inbox · all of it"
+    eventually(lambda: any("1 completed" in (run["state"]["message"] or "") for run in stack.runs()), stack)
+    assert {run["name"] for run in stack.runs() if run["name"].startswith("inbox")} == {"inbox · all of it"}
     assert _submissions(stack) == [1]
