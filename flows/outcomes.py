@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
 from tasks.answers import one_line
@@ -12,6 +14,8 @@ from tasks.errors import EffectsError, GenerationTimeout, SubmitUnknown
 from tasks.jobs import Outcome, Record, Request, Summary
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect.client.schemas.objects import State
 
     from tasks.workspace import Workspace
@@ -20,6 +24,11 @@ T = TypeVar("T")
 
 log = logging.getLogger("effects")
 
+
+_ended: OrderedDict[UUID, Outcome | Summary] = OrderedDict()
+"""What the latest flow runs of this process came to, by their ids."""
+
+REMEMBERED = 100
 
 FOR_A_PERSON = frozenset({"rejected", "failed", "unknown", "deferred"})
 """States in which nothing more happens by itself."""
@@ -61,12 +70,14 @@ async def not_there(
 
 def as_state(outcome: Outcome) -> State[Outcome]:
     """The flow run's state: failed only where somebody has to act, and the reason in its message."""
+    _remember(outcome)
     kind = Failed if outcome.state in FOR_A_PERSON else Completed
     return kind(name=outcome.state.capitalize(), message=outcome.video or outcome.reason, data=outcome)
 
 
 def summary_state(summary: Summary) -> State[Any]:
     """Failed only where a person has to act; the counts in the message."""
+    _remember(summary)
     if FOR_A_PERSON.intersection(summary.counts):
         return Failed(message=summary.line, data=summary)
     return Completed(message=summary.line, data=summary)
@@ -97,11 +108,21 @@ def carried(state: State[Any], kind: type[T]) -> T:
         EffectsError: where the run ended before it had one.
     """
     data = getattr(state.data, "result", state.data)
+    if not isinstance(data, (kind, EffectsError)) and state.state_details.flow_run_id:
+        # A server that was told twice, since its first answer got lost, gives back the state as it has it: bare.
+        data = _ended.get(state.state_details.flow_run_id)
     if isinstance(data, kind):
         return data
     if isinstance(data, EffectsError):
         raise data
     raise EffectsError(f"the flow run ended as {state.name}: {state.message}")
+
+
+def _remember(ended: Outcome | Summary) -> None:
+    if run := FlowRunContext.get():
+        _ended[run.flow_run.id] = ended  # type: ignore[union-attr]
+        while len(_ended) > REMEMBERED:
+            _ended.popitem(last=False)
 
 
 async def _as_the_ledger_has_it(request: Request, error: EffectsError, workspace: Workspace) -> EffectsError:

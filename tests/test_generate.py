@@ -269,3 +269,12 @@ def test_the_stored_video_plays(sandbox: Sandbox, capsys: pytest.CaptureFixture[
         assert film.streams.audio
         assert sum(1 for _ in film.decode(video=0)) == 120
     assert Path(str(document["video"])).with_name("poster.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+async def test_a_state_that_the_server_gives_back_bare_still_tells_the_outcome(sandbox: Sandbox) -> None:
+    """As it does where it was told twice, its first answer having been lost."""
+    state = await generate("squish", [CHELSEA], return_state=True)
+    bare = state.model_copy(update={"data": None})
+    assert outcome_of(bare) == outcome_of(state)
+    assert outcome_of(bare).state == "completed"
+    assert sandbox.counters.billed == 1

@@ -48,7 +48,7 @@ def _worker(api_url: str, name: str) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        process.terminate()
+        process.kill()  # asked to stop, it would first wait for what it thinks still runs
         process.wait(30)
 
 
