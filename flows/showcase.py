@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import logging
+import string
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -34,6 +35,7 @@ UPDATE_PAUSE_S = 2.0
 
 POSTERS = 24
 POSTER_SIDE = 120
+POSTERS_ABREAST = 4
 TABLE_ROWS = 1000
 """An artifact is one row of the server's database: longer tables lie in the JSON of the command."""
 
@@ -53,7 +55,7 @@ class Showcase:
     @classmethod
     async def begin(cls, rows: int, workspace: Workspace) -> Self:
         """Show that nothing is done yet."""
-        progress = await acreate_progress_artifact(0.0, description=f"of {rows} rows")
+        progress = await acreate_progress_artifact(0.0, description=f"0 of {rows} rows")
         watched.info("%d rows", rows, extra={"rows": rows})
         return cls(progress, rows, workspace)
 
@@ -75,6 +77,8 @@ class Showcase:
     async def end(self, summary: BatchSummary) -> None:
         """Show what it all came to."""
         await self._show()
+        target = self._workspace.ledger.storage.url_of("").rstrip("/")
+        about = f"{summary.line}; ${summary.cost_usd:.2f} in this run"
         await acreate_table_artifact(
             [
                 {
@@ -82,39 +86,54 @@ class Showcase:
                     "name": outcome.name,
                     "effect": outcome.effect,
                     "state": outcome.state,
-                    "seconds": outcome.seconds,
+                    "seconds": round(outcome.seconds, 1),
                     "polls": outcome.looks,
                     "US$": outcome.cost_usd,
-                    "video": outcome.video or outcome.reason,
+                    # No dashboard wraps a cell: what all have in common stands above the table.
+                    "video": outcome.video.removeprefix(f"{target}/") if outcome.video else outcome.reason,
                 }
                 for outcome in _first(summary.rows)
             ],
             key="batch-rows",
-            description=f"{summary.line}; ${summary.cost_usd:.2f}",
+            description=f"{about}; videos in {target}",
         )
-        await acreate_markdown_artifact(await self._markdown(summary), key="batch-summary")
+        await acreate_markdown_artifact(await self._markdown(summary), key="batch-summary", description=about)
 
     async def _show(self) -> None:
-        await aupdate_progress_artifact(self._progress, progress=round(100 * self._ended / self._rows, 1))
+        share = round(100 * self._ended / self._rows, 1)
+        await aupdate_progress_artifact(self._progress, share, f"{self._ended} of {self._rows} rows")
 
     async def _markdown(self, summary: BatchSummary) -> str:
         counts = "\n".join(f"| {state} | {count} |" for state, count in summary.counts.items())
         shown = [outcome for outcome in summary.rows if outcome.video][:POSTERS]
         pictures = await asyncio.gather(*(self._picture(outcome) for outcome in shown))
-        return (
-            f"**{summary.line}** · ${summary.cost_usd:.2f} in this run\n\n"
-            f"| state | rows |\n| --- | ---: |\n{counts}\n\n" + " ".join(filter(None, pictures))
-        )
+        return f"| state | rows |\n| --- | ---: |\n{counts}\n\n{_sheet([one for one in pictures if one])}"
 
     async def _picture(self, outcome: RowOutcome) -> str:
+        """The poster and, under it, whose it is; nothing where there is none: the table says the rest."""
         path = f"{outcome.effect}/{outcome.job_id}/poster.jpg"
         try:
             poster = await self._workspace.ledger.storage.read(path)
-        except EffectsError:
-            return ""  # the table says the rest
-        if not poster:
+            if not poster:
+                return ""
+            small = await asyncio.to_thread(_thumbnail, poster)
+        except (EffectsError, OSError):
             return ""
-        return f"![{outcome.effect}](data:image/jpeg;base64,{await asyncio.to_thread(_thumbnail, poster)})"
+        return f"![{outcome.effect}](data:image/jpeg;base64,{small}) {_plain(outcome.name)}"
+
+
+def _sheet(pictures: Sequence[str]) -> str:
+    """Pictures side by side: both dashboards give each one a line of its own, but for those in a table."""
+    if not pictures:
+        return ""
+    across = min(len(pictures), POSTERS_ABREAST)
+    lines = [pictures[start : start + across] for start in range(0, len(pictures), across)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in ([" "] * across, ["---"] * across, *lines)) + "\n"
+
+
+def _plain(name: str) -> str:
+    """A name that somebody gave, as Markdown that says just that."""
+    return "".join(f"\\{sign}" if sign in string.punctuation else sign for sign in " ".join(name.split()))
 
 
 def _first(rows: Sequence[RowOutcome]) -> list[RowOutcome]:

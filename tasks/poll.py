@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,8 @@ def _poll_task() -> Task[..., Any]:
 def _look_again(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     """Whether it is worth another look, and when: Prefect asks this first, and for the task's delay after that."""
     if isinstance(state.data, GenerationPending):
-        task.retry_delay_seconds = [state.data.look_in_s]
+        # Prefect says it in its log: hundredths, and none too early.
+        task.retry_delay_seconds = [math.ceil(100 * state.data.look_in_s) / 100]
     return _if_pending(task, run, state)
 
 

@@ -109,7 +109,7 @@ async def test_the_dashboard_shows_progress_a_table_and_posters(sandbox: Sandbox
     """Artifacts: the progress that moved, a row for each row, the posters; task runs are named after the rows."""
     rows: list[dict[str, object]] = [
         _squish(1) | {"name": "Friday cat"},
-        {"effect": "hug", "images": [COLLINS, HOPPER], "name": "crew"},
+        {"effect": "hug", "images": [COLLINS, HOPPER], "name": "crew | *both*"},
     ]
     rows.append({"effect": "hug", "images": [COLLINS], "name": "alone"})
     state = await generate_batch(_manifest(rows), return_state=True)
@@ -129,12 +129,17 @@ async def test_the_dashboard_shows_progress_a_table_and_posters(sandbox: Sandbox
     table = json.loads(artifacts["table"]["data"])
     assert [(row["name"], row["state"]) for row in table] == [
         ("Friday cat", "completed"),
-        ("crew", "completed"),
+        ("crew | *both*", "completed"),
         ("alone", "rejected"),
     ]
+    target = str(Path("videos").absolute())
+    assert artifacts["table"]["description"] == f"2 completed, 1 rejected; $1.03 in this run; videos in {target}"
+    assert (Path(target) / table[1]["video"]).is_file()
     assert "hug needs two images" in table[2]["video"]
+    assert artifacts["progress"]["description"] == "3 of 3 rows"
     assert artifacts["markdown"]["data"].count("data:image/jpeg;base64,") == 2
-    assert {"poll Friday cat", "submit crew", "persist Friday cat"} <= names
+    assert r"crew \| \*both\* |" in artifacts["markdown"]["data"]
+    assert {"poll Friday cat", "submit crew | *both*", "persist Friday cat"} <= names
 
 
 def test_the_command_prints_one_document(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,7 @@ def test_a_batch_shows_its_progress_its_rows_and_its_posters(dashboard: Dashboar
     eventually(lambda: _artifacts(stack, run_id)["progress"]["data"] == 50.0, stack)
     page.reload()
     expect(page.get_by_text("Progress: 50%")).to_be_visible()
+    expect(page.get_by_text("1 of 2 rows")).to_be_visible()
     dashboard.shot("progress")
 
     dashboard.open(f"/runs/flow-run/{run_id}")
@@ -88,7 +89,8 @@ def test_a_batch_shows_its_progress_its_rows_and_its_posters(dashboard: Dashboar
     dashboard.shot("rows")
 
     dashboard.open(f"/artifacts/artifact/{_artifacts(stack, run_id)['markdown']['id']}")
-    for effect in ("hug", "squish"):
+    for effect, name in (("hug", "anna-and-ben"), ("squish", "collins")):
+        expect(page.get_by_role("cell", name=name)).to_be_visible()
         poster = page.get_by_role("img", name=effect)
         expect(poster).to_be_visible()
         assert poster.evaluate("image => image.decode().then(() => image.naturalWidth)") > 50
