@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import time
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -138,8 +139,7 @@ async def run_rows(
         finally:
             free.release()
 
-    gc.freeze()  # what was imported stays; going over it again and again took a tenth of the time
-    gc.set_threshold(*COLLECT)
+    _collect_less_often()
     async with asyncio.TaskGroup() as jobs:
         async for row in _taken(rows):
             await free.acquire()
@@ -147,6 +147,13 @@ async def run_rows(
             jobs.create_task(run(row))
     outcomes.sort(key=lambda outcome: outcome.row)
     return BatchSummary.of(outcomes)
+
+
+@cache
+def _collect_less_often() -> None:
+    """Once a process: what was imported stays; going over it again and again took a tenth of the time."""
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
 
 
 async def _taken(rows: Iterable[Row]) -> AsyncIterator[Row]:

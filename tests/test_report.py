@@ -16,29 +16,15 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from flows.generate import generate
 from flows.outcomes import carried, outcome_of
 from flows.report import report
-from tasks.jobs import Generation, Record, Request, SourceImage, VideoFacts, job_id, now
+from tasks.jobs import Generation, Record, Request, VideoFacts, now
 from tasks.ledger import Failure, Ledger
 from tasks.report import Report, report_on
 from tasks.storage import Storage
 from tests.conftest import CHELSEA
+from tests.test_status import PRICE_USD, _request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-PRICE_USD = 0.515
-
-
-def _request(take: int, effect: str = "hug") -> Request:
-    source = SourceImage(url="s3://photos/a.jpg", sha256="0" * 64, size=1)
-    return Request(
-        job_id=job_id(effect, (source.sha256,), 5, "model", take),
-        effect=effect,
-        sources=(source,),
-        duration=5,
-        model="model",
-        take=take,
-        price_usd=PRICE_USD,
-    )
 
 
 def _record(request: Request, *, days_ago: float = 0.0, cost_usd: float | None = PRICE_USD) -> Record:
