@@ -85,6 +85,8 @@ class LocalRunner(Runner):
 
     async def cancel_all(self) -> None:
         """Put back what is under way: its process ends, and the next start goes on where the ledger says."""
+        # Who has not heard is killed, which is no crash; a run that crashes just now is found as running, likewise.
+        self._state_proposer.propose_crashed = _not_now  # type: ignore[method-assign]
         runs = self._process_manager.flow_run_ids()
         for trouble in await asyncio.gather(*(self._put_back(run) for run in runs), return_exceptions=True):
             if trouble:  # the next start finds it as running, and begins it again
@@ -105,6 +107,10 @@ class LocalRunner(Runner):
             if not over:
                 knows = heard is ControlSignalStatus.ACKNOWLEDGED
                 await self._process_manager.kill(flow_run_id, END_S, force=not knows)
+
+
+async def _not_now(*_: object, **__: object) -> None:
+    """In place of calling a run crashed."""
 
 
 class Fork:

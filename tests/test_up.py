@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 from contextlib import ExitStack
@@ -166,6 +167,21 @@ def test_a_run_can_be_cancelled_in_the_dashboard(stack: LocalStack) -> None:
     eventually(lambda: _named(stack, "inbox · hug/cancelled")[0]["state_name"] == "Cancelled", stack)
     eventually(lambda: len([one for one in stack.processes().values() if "forkserver" in one]) == 1, stack)
     stack.turn(generate_seconds=1)
+
+
+def test_a_run_that_does_not_hear_is_put_back_all_the_same(stack: LocalStack) -> None:
+    """It is killed when the stack stops, which is no crash of its own: the next start goes on with it."""
+    stack.turn(generate_seconds=6)
+    looks = stack.counters()["looks"]
+    stack.drop("deaf", take=3)
+    eventually(lambda: stack.counters()["looks"] >= looks + 1, stack)
+    os.kill(max(pid for pid, command in stack.processes().items() if "forkserver" in command), signal.SIGSTOP)
+    assert stack.stop() == 0
+    assert stack.processes() == {}
+
+    stack.start()
+    eventually(lambda: "inbox · hug/deaf: Completed · 1 completed" in stack.told, stack)
+    assert set(stack.counters()["billed_by_client_request_id"].values()) == {1}
 
 
 def test_it_ends_in_order_and_goes_on_where_it_was(stack: LocalStack) -> None:

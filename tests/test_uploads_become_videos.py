@@ -61,6 +61,7 @@ def test_a_pair_in_a_bucket_becomes_a_video_however_often_it_is_told_of(
         store.send(message)
     eventually(lambda: store.left == 0, stack)
     assert stack.stop() == 0
+    store.hang_up()
     for message in told:
         store.send(message)
     stack.start()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from typing import Any
 
 import boto3
+
+from deployments.uploads.sqs import POLL_S
 
 
 class Store:
@@ -28,8 +31,9 @@ class Store:
         self._s3.put_bucket_notification_configuration(
             Bucket=bucket, NotificationConfiguration={"QueueConfigurations": configurations}
         )
-        for queue in (self.queue, self._copies):
-            self._sqs.purge_queue(QueueUrl=queue)  # the test that a bucket sends first
+        for queue in (self.queue, self._copies):  # the test that a bucket sends first
+            for message in self._sqs.receive_message(QueueUrl=queue).get("Messages", ()):
+                self._sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
 
     def put(self, key: str, photo: bytes | None = None) -> None:
         """Upload a photo; where none is given, one like no other, that nobody could open."""
@@ -48,6 +52,15 @@ class Store:
             QueueUrl=self.queue, MessageBody=message if isinstance(message, str) else json.dumps(message)
         )
 
+    def hang_up(self) -> None:
+        """Let a stopped listener's last poll end: the stand-in does not notice that nobody is there any more, and
+        would hand what comes next to it, which a queue gives out again only much later."""
+        self.send("nobody hears this")
+        give_up = time.monotonic() + POLL_S
+        while self._left("ApproximateNumberOfMessages") and time.monotonic() < give_up:
+            time.sleep(0.1)
+        self._sqs.purge_queue(QueueUrl=self.queue)
+
     def _attribute(self, name: str, queue: str | None = None) -> str:
         answer = self._sqs.get_queue_attributes(QueueUrl=queue or self.queue, AttributeNames=[name])
         return str(answer["Attributes"][name])
@@ -55,7 +68,7 @@ class Store:
     @property
     def left(self) -> int:
         """Messages that were not deleted, whether or not somebody holds them."""
-        return sum(
-            int(self._attribute(name))
-            for name in ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-        )
+        return self._left("ApproximateNumberOfMessages") + self._left("ApproximateNumberOfMessagesNotVisible")
+
+    def _left(self, count: str) -> int:
+        return int(self._attribute(count))
