@@ -53,8 +53,11 @@ class Store:
         )
 
     def hang_up(self) -> None:
-        """Let a stopped listener's last poll end: the stand-in does not notice that nobody is there any more, and
-        would hand what comes next to it, which a queue gives out again only much later."""
+        """Let a stopped listener's last poll end.
+
+        The stand-in does not notice that nobody is there any more: it would hand what comes next to nobody, and give
+        it out again only much later.
+        """
         self.send("nobody hears this")
         give_up = time.monotonic() + POLL_S
         while self._left("ApproximateNumberOfMessages") and time.monotonic() < give_up:
