@@ -59,6 +59,11 @@ wrong is dearer. What is over sooner than expected lies finished; what runs long
 HALF_LIFE_SAMPLES = 15.0
 """A sample counts half as much when so many newer ones are there: providers change their hardware."""
 
+LEARNING = ((math.inf, 15), (HALF_LIFE_SAMPLES, 4))
+"""What is remembered is learned first, all of it alike; on top of that the latest, which do not tell everything: of
+many that have only just begun they know the fastest. With rounds of expectation-maximisation: what no wait has seen the
+end of moves slowly; with intervals of one look's width the plan no longer changes after three."""
+
 BANDWIDTH = 0.5
 """Of the kernel, in the usual rule's units (0.9 would be Silverman's): planning forgives a rough density more readily
 than two modes run into one."""
@@ -77,9 +82,6 @@ BEYOND = 2.0
 
 HALF, HALF_IN_SIGMAS = 0.5, 1.35
 """The middle half of a normal distribution is 1.35 sigmas wide."""
-
-ROUNDS = 4
-"""Of expectation-maximisation: with intervals of one look's width the plan no longer changes after three."""
 
 
 class Belief(NamedTuple):
@@ -133,17 +135,20 @@ def _learned(
     samples: Sequence[Took], before: list[float], start: float, cell: float, prior_sigma: float
 ) -> list[float]:
     """The samples' smoothed distribution, mixed with what was believed before; probability per cell."""
-    ages = (len(samples) - 1 - i if took.newer is None else took.newer for i, took in enumerate(samples))
-    weights = [2 ** (-age / HALF_LIFE_SAMPLES) for age in ages]
-    count = sum(weights) ** 2 / sum(weight * weight for weight in weights)
-    trust = count / (PRIOR_SAMPLES + count)
+    ages = [len(samples) - 1 - i if took.newer is None else took.newer for i, took in enumerate(samples)]
     cells = [_cells(took, start, cell, len(before)) for took in samples]
+    known = all(first == last for first, last in cells)
     density = before
-    for _ in range(1 if all(first == last for first, last in cells) else ROUNDS):
-        spread = _spread(cells, weights, density)
-        width = BANDWIDTH * _sigma(spread, cell, count, prior_sigma) * count**-0.2
-        smooth = _scaled(_smoothed(spread, width / cell))
-        density = [(1 - trust) * old + trust * new for old, new in zip(before, smooth, strict=True)]
+    for half_life, rounds in LEARNING:
+        believed = density
+        weights = [2 ** (-age / half_life) for age in ages]
+        count = sum(weights) ** 2 / sum(weight * weight for weight in weights)
+        trust = count / (PRIOR_SAMPLES + count)
+        for _ in range(1 if known else rounds):
+            spread = _spread(cells, weights, density)
+            width = BANDWIDTH * _sigma(spread, cell, count, prior_sigma) * count**-0.2
+            smooth = _scaled(_smoothed(spread, width / cell))
+            density = [(1 - trust) * old + trust * new for old, new in zip(believed, smooth, strict=True)]
     return density
 
 

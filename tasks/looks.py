@@ -48,7 +48,7 @@ def plan_looks(
 ) -> tuple[float, ...]:
     """When to look, in seconds since the submission: rising, the last at `timeout_s`.
 
-    The same arguments but for `elapsed_s` share one calculation of 2 to 6 ms, after which a plan costs microseconds.
+    The same arguments but for `elapsed_s` share one calculation of 5 to 10 ms, after which a plan costs microseconds.
 
     Args:
         history: earlier waits for the same model, effect and duration, oldest first.

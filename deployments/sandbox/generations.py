@@ -127,6 +127,8 @@ class Book:
         self, knobs: Knobs, counters: Counters, *, clock: Clock, chance: random.Random, state: Path | None
     ) -> None:
         self._knobs, self._counters, self._clock, self._chance = knobs, counters, clock, chance
+        # The nth generation takes as long as any other nth of this seed, whatever else was asked meanwhile.
+        self._pace = random.Random(chance.getrandbits(64))  # noqa: S311 - simulation
         self._folder = None if state is None else state / "generations"
         self._by_id: dict[str, Generation] = {}
         self._by_link: dict[str, Generation] = {}
@@ -179,7 +181,7 @@ class Book:
             return None
         seconds = self._knobs.generate_seconds
         if self._knobs.sigma:
-            seconds *= self._chance.lognormvariate(0, self._knobs.sigma)
+            seconds *= self._pace.lognormvariate(0, self._knobs.sigma)
         generation = Generation(
             id=self._new_id(style, order.model),
             order=order,
