@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from functools import partial
+from copy import copy
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from prefect import Task
@@ -50,14 +51,16 @@ async def poll_generation(generation: Generation, workspace: Workspace) -> Video
     )
     histories.begin(generation, wait)
     try:
-        video: Video = await _poll_task()(generation, workspace, wait)
+        # A task for this wait alone: its pauses are planned look by look.
+        video: Video = await copy(_poll_task())(generation, workspace, wait)
     finally:
         histories.end(generation)
     return video
 
 
+@cache
 def _poll_task() -> Task[..., Any]:
-    """A task for one wait alone: its pauses are planned look by look."""
+    """Made once: Prefect goes through a task's source for that."""
     return Task(
         fn=poll,
         name="poll",
