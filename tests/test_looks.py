@@ -25,6 +25,7 @@ from tests.waits import (
     Truth,
     at_lateness,
     best,
+    burst,
     history,
     learned,
     log_normal,
@@ -259,6 +260,16 @@ def test_many_that_began_at_once_teach_what_is_true() -> None:
     known = outcome(best(truth, 1.0), truth).cost(1.0)
     assert outcome(learned(beside, 1.0), truth).cost(1.0) <= 1.1 * known
     assert outcome(learned(behind, 1.0), truth).cost(1.0) > 1.5 * known
+
+
+@pytest.mark.parametrize("truth", [log_normal(15, 0.3), log_normal(150)], ids=str)
+def test_a_burst_is_looked_at_in_time(truth: Truth) -> None:
+    """While hundreds have only begun, the past tells how long the slow ones take: near the best, and to the last."""
+    known = outcome(best(truth, 1.0), truth).cost(1.0)
+    bursts = [burst(truth, seed, known=100, jobs=300, within_s=10.0) for seed in range(3)]
+    assert mean(came.cost(1.0) for came, _ in bursts) <= 1.15 * known
+    median_s = truth.parts[0][1]
+    assert max(last_s for _, last_s in bursts) <= 0.3 * median_s
 
 
 def test_a_wait_that_was_given_up_counts_as_long() -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
 from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.durations import Took
+from tasks.histories import _Known
+from tasks.history import Waited
 from tasks.looks import plan_looks
+from tasks.wait import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,3 +135,44 @@ def run(truth: Truth, waits: Sequence[Took], seed: int, *, jobs: int, price_s: f
         costs.append(outcome(looks, truth).cost(price_s))
         known.append(seen(looks, truth.draw(chance)))
     return costs
+
+
+def burst(truth: Truth, seed: int, *, known: int, jobs: int, within_s: float) -> tuple[Outcome, float]:
+    """Many at once, each look planned from what is known by then; also how late the last video of all was seen."""
+    chance, now_s = random.Random(seed), [0.0]  # noqa: S311
+    random.seed(seed)  # of the jitter
+    memory = _Known("model", "effect", 5)
+    for number in range(known):
+        seconds = math.floor(truth.draw(chance))
+        memory.fresh.append(_waited(f"earlier {number}", seconds, seconds + 1.0, -2 * TIMEOUT_S))
+    took = [truth.draw(chance) for _ in range(jobs)]
+    begun = [number * within_s / jobs for number in range(jobs)]
+    due: list[tuple[float, int]] = [(at_s, number) for number, at_s in enumerate(begun)]
+    waits: dict[int, Wait] = {}
+    late, looks, last_s = [], 0, 0.0
+    while due:
+        now_s[0], number = heapq.heappop(due)
+        name = str(number)
+        if number not in waits:
+            wait = waits[number] = memory.running[name] = Wait(
+                TIMEOUT_S, samples=memory.samples, clock=lambda: now_s[0]
+            )
+            heapq.heappush(due, (now_s[0] + wait.first_look_s, number))
+            continue
+        wait, age_s = waits[number], waits[number].age_s()
+        looks += 1
+        if age_s < took[number]:
+            wait.running_s = age_s
+            heapq.heappush(due, (now_s[0] + wait.pause_s(), number))
+            continue
+        late.append(age_s - took[number])
+        last_s = now_s[0]
+        del memory.running[name]
+        memory.fresh.append(_waited(name, wait.running_s, age_s, begun[number]))
+    ready_s = max(at_s + seconds for at_s, seconds in zip(begun, took, strict=True))
+    return Outcome(looks / jobs, sum(late) / jobs), last_s - ready_s
+
+
+def _waited(name: str, after_s: float, by_s: float, submitted_s: float) -> Waited:
+    at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=submitted_s)
+    return Waited(generation_id=name, after_s=after_s, by_s=by_s, at=at)
