@@ -234,6 +234,7 @@ async def test_each_look_is_an_attempt_that_the_dashboard_shows(
                 break
             await asyncio.sleep(0.2)
         states = (await api.get("/task_run_states/", params={"task_run_id": runs[0]["id"]})).json()
+    assert {state["type"] for state in states} == {"RUNNING", "SCHEDULED", "COMPLETED"}
     waiting = [state for state in states if state["name"] == "AwaitingRetry"]
     assert len(waiting) >= video.looks - 1 >= 1
     assert all("look" in state["message"] for state in waiting)
