@@ -42,7 +42,7 @@ def on_its_own(about: str) -> Iterator[None]:
     """Task runs in here are about this one item of many, and are forgotten by this process when it has ended.
 
     Prefect keeps the state of every task's result until the flow run ends, to draw who used whose: some 20 kB a job,
-    and no job of a batch uses another's.
+    and no job of a batch uses another's. Nor does the log of so many say of each step that it went well.
     """
     about_job.set(about)
     _one_of_many.set(True)
@@ -113,7 +113,7 @@ class _WhatWentWell(logging.Filter):
     """In a batch it goes without saying that a step has completed: the states tell, and the log can be read."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (_one_of_many.get() and record.levelno == logging.INFO and record.msg.startswith(FINISHED))
+        return not (_one_of_many.get() and record.levelno == logging.INFO and str(record.msg).startswith(FINISHED))
 
 
 # What the steps say reaches the dashboard (PREFECT_LOGGING_EXTRA_LOGGERS) only from the level on that is set for them.
