@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 PERSIST_PAUSES_S = (2.0, 10.0, 30.0)
 """As the task has them."""
 
+LONGEST_RUN_S = 6 * 3600.0
+"""In virtual time. Waits end after minutes, stalls after an hour: what goes on for longer goes round in circles."""
+
 STARTS_AFTER_S = (0.0, 0.0, 0.0, 1.0, 30.0, 1000.0, 2000.0)
 
 SUBMIT_FAULTS: tuple[dict[str, Any], ...] = (
@@ -193,11 +196,12 @@ class _Schedule:
         with tempfile.TemporaryDirectory(prefix="crash-") as scratch:
             process = Process(self.world, Path(scratch))
             try:
-                if resume:
-                    summary = await flows.resume.resume_all(process.workspace, resubmit_unknown=allowed)
-                    outcomes: Sequence[Outcome] = summary.rows
-                else:
-                    outcomes = [await flows.generate.generate_video(job, process.workspace)]
+                async with asyncio.timeout(LONGEST_RUN_S):
+                    if resume:
+                        summary = await flows.resume.resume_all(process.workspace, resubmit_unknown=allowed)
+                        outcomes: Sequence[Outcome] = summary.rows
+                    else:
+                        outcomes = [await flows.generate.generate_video(job, process.workspace)]
             except (Killed, asyncio.CancelledError):
                 self.report.killed += 1
                 return
