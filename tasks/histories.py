@@ -45,6 +45,7 @@ class Histories:
         self._storage, self._clock = storage, clock
         self._known: dict[tuple[str, str, int], _Known] = {}
         self._kept_at = clock()
+        self._waiting = self._most = 0
         self._loading = asyncio.Lock()
 
     async def load(self, request: Request) -> None:
@@ -58,6 +59,8 @@ class Histories:
 
     def begin(self, generation: Generation, wait: Wait) -> None:
         """A wait begins; that it has lasted for so long already will be something to learn from, too."""
+        self._waiting += 1
+        self._most = max(self._most, self._waiting)
         if known := self._known.get(_key(generation.request)):
             known.running[generation.id] = wait
 
@@ -66,8 +69,13 @@ class Histories:
         known = self._known.get(_key(request))
         return known.samples() if known else ()
 
+    def share_left(self) -> float:
+        """How many wait, of the most that ever did at once in this run."""
+        return self._waiting / self._most if self._most else 1.0
+
     def end(self, generation: Generation) -> None:
         """A wait has ended, whatever came of it."""
+        self._waiting -= 1
         if known := self._known.get(_key(generation.request)):
             known.running.pop(generation.id, None)
 

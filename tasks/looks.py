@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 PRICE_OF_A_LOOK_S = 1.0
 """One look is worth so many seconds of a finished video's lying there."""
 
+LAST_SHARE, LAST_PRICE = 0.25, 1 / 16
+"""A batch ends with its last video: what is late for that is late for all. So a look costs less where no more than this
+share of the waits is left, in proportion, but never less than that share of its price."""
+
 TAIL_SHARE, TAIL_STEP = 0.1, 1.1
-"""Where no more than this share is still running, the next look comes before the age has grown by a tenth. Of what
-outlasts nearly all that was seen the history says next to nothing; and a batch ends with its last video."""
+"""Where no more than this share is still running, the next look comes before the age has grown by a tenth: of what
+outlasts nearly all that was seen the history says next to nothing. For another price, by the root of it: as the pauses
+of a plan do."""
 
 PREMIUM = 1.06
 """A plan may cost so much more than the best for what the history says, to be insured against its being wrong…"""
@@ -36,6 +41,15 @@ where they hardly do or where the history is much slower than the prior."""
 
 JITTER = 0.1
 """A look comes later by up to this share of the time to the next one."""
+
+
+def price_of_a_look_s(share_left: float) -> float:
+    """What a look costs, in seconds of lateness, while only a share of the waits that were under way is left.
+
+    In powers of two: waits that pay the same share a plan.
+    """
+    price = min(1.0, max(LAST_PRICE, share_left / LAST_SHARE))
+    return PRICE_OF_A_LOOK_S * float(2.0 ** round(math.log2(price)))
 
 
 def plan_looks(
@@ -102,9 +116,10 @@ def _plan(
     belief = believe(history, prior, timeout_s)
     table = _insured(belief, price_s)
     following = _best(table, price_s)
+    step = 1 + (TAIL_STEP - 1) * math.sqrt(price_s / PRICE_OF_A_LOOK_S)
     for at, (time_s, done) in enumerate(zip(belief.times_s[:-1], belief.done, strict=False)):
         if 1 - done <= TAIL_SHARE:
-            following[at] = min(following[at], max(at + 1, bisect_right(belief.times_s, time_s * TAIL_STEP) - 1))
+            following[at] = min(following[at], max(at + 1, bisect_right(belief.times_s, time_s * step) - 1))
     return belief.times_s, tuple(following)
 
 

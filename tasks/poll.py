@@ -48,6 +48,7 @@ async def poll_generation(generation: Generation, workspace: Workspace) -> Video
         age_s=max(0.0, (now() - generation.submitted_at).total_seconds()),
         interval_s=settings.poll_interval_s,
         samples=partial(histories.samples, generation.request),
+        share_left=histories.share_left,
     )
     histories.begin(generation, wait)
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import states, task_engine
 from prefect.context import FlowRunContext
 
+from tasks.bulk import tell_in_bulk
 from tasks.errors import EffectsError
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ def _tell_of_what_lasts(
 # Each step runs as soon as it is called: that it was pending for a millisecond is a third of all that the server is
 # told of it, and is shown nowhere. A test looks at what the dashboard has of a run.
 task_engine.emit_task_run_state_change_event = _tell_of_what_lasts  # type: ignore[attr-defined]
+
+
+# What is shown in the dashboard arrives a tenth of a second later, and the work has the interpreter for itself.
+tell_in_bulk()
 
 
 class _OneLine(logging.Filter):

@@ -7,7 +7,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from tasks.looks import JITTER, next_look_s
+from tasks.looks import JITTER, next_look_s, price_of_a_look_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ class Wait:
         age_s: of the generation when the wait begins.
         interval_s: one look every so many seconds; None has them planned.
         samples: earlier waits, as they are known when a look is planned.
+        share_left: of the waits that were under way with this one, as it is when a look is planned.
         clock: seconds that only ever grow.
 
     Attributes:
@@ -46,6 +47,7 @@ class Wait:
         age_s: float = 0.0,
         interval_s: float | None = None,
         samples: Callable[[], Sequence[Took]] = tuple,
+        share_left: Callable[[], float] = lambda: 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.timeout_s = timeout_s
@@ -56,6 +58,7 @@ class Wait:
         self.not_before = 0.0
         self._interval_s = interval_s
         self._samples = samples
+        self._share_left = share_left
         self._begun_at_age_s = age_s
         self._jitter = JITTER * random.random()  # noqa: S311 - so that many waits of one plan do not look at once
         self._started = clock()
@@ -89,4 +92,11 @@ class Wait:
     def _planned_s(self) -> float:
         age_s, end_s = self.age_s(), self._begun_at_age_s + self.timeout_s
         horizon_s = HORIZON_STEP_S * math.ceil(end_s / HORIZON_STEP_S)
-        return next_look_s(self._samples(), elapsed_s=age_s, timeout_s=horizon_s, jitter=self._jitter) - age_s
+        look_s = next_look_s(
+            self._samples(),
+            elapsed_s=age_s,
+            timeout_s=horizon_s,
+            price_of_a_look_s=price_of_a_look_s(self._share_left()),
+            jitter=self._jitter,
+        )
+        return look_s - age_s

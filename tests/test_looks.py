@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.durations import PRIOR, Prior, Took, believe, earliest_s
-from tasks.looks import JITTER, _best, _cost, _Table, next_look_s, plan_looks
+from tasks.looks import JITTER, _best, _cost, _Table, next_look_s, plan_looks, price_of_a_look_s
 from tests.waits import (
     LOOP,
     SHAPES,
@@ -264,12 +264,22 @@ def test_many_that_began_at_once_teach_what_is_true() -> None:
 
 @pytest.mark.parametrize("truth", [log_normal(15, 0.3), log_normal(150)], ids=str)
 def test_a_burst_is_looked_at_in_time(truth: Truth) -> None:
-    """While hundreds have only begun, the past tells how long the slow ones take: near the best, and to the last."""
+    """While hundreds have only begun, the past tells how long the slow ones take: near the best, and to the last.
+
+    What the last is seen late, the batch ends late.
+    """
     known = outcome(best(truth, 1.0), truth).cost(1.0)
     bursts = [burst(truth, seed, known=100, jobs=300, within_s=10.0) for seed in range(3)]
     assert mean(came.cost(1.0) for came, _ in bursts) <= 1.15 * known
     median_s = truth.parts[0][1]
-    assert max(last_s for _, last_s in bursts) <= 0.3 * median_s
+    assert max(last_s for _, last_s in bursts) <= 0.1 * median_s
+
+
+def test_the_fewer_are_left_the_less_a_look_costs() -> None:
+    prices = [price_of_a_look_s(left / 1000) for left in range(1001)]
+    assert prices == sorted(prices)
+    assert (prices[0], prices[125], prices[250], prices[1000]) == (1 / 16, 1 / 2, 1.0, 1.0)
+    assert len(set(prices)) == 5  # each has a plan of its own
 
 
 def test_a_wait_that_was_given_up_counts_as_long() -> None:

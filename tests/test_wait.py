@@ -83,6 +83,17 @@ def test_waits_that_began_about_together_share_a_plan(clock: Clock) -> None:
     assert looks._plan.cache_info().misses == 1
 
 
+def test_the_last_of_many_is_looked_at_more_closely(clock: Clock) -> None:
+    """It holds up all the others; with a set interval it does not."""
+    left = [1.0]
+    wait = Wait(900.0, age_s=30.0, samples=lambda: QUICK, share_left=lambda: left[0], clock=clock)
+    even = Wait(900.0, interval_s=2.0, share_left=lambda: left[0], clock=clock)
+    among_many, evenly = wait.pause_s(), even.pause_s()
+    left[0] = 0.01
+    assert wait.pause_s() < among_many / 2
+    assert even.pause_s() == evenly
+
+
 def test_a_set_interval_is_kept(clock: Clock) -> None:
     """Give or take the jitter, which is never less."""
     pauses = [Wait(900.0, interval_s=2.0, samples=lambda: QUICK, clock=clock).pause_s() for _ in range(20)]
@@ -168,6 +179,22 @@ async def test_what_is_under_way_says_that_it_takes_longer(workspace: Workspace,
     histories.begin(generation, wait)
     assert histories.samples(generation.request) == (Took(42.0, math.inf, 0),)
     histories.end(generation)
+
+
+async def test_how_many_are_left_is_known(workspace: Workspace, sandbox: Sandbox) -> None:
+    """Of the most that waited at once, whatever they are of; alone, one is all of them."""
+    begin, histories = _generation(workspace, sandbox), workspace.histories
+    assert histories.share_left() == 1.0
+    generations = [await begin(take) for take in range(4)]
+    for generation in generations[:2]:
+        histories.begin(generation, Wait(900.0))
+    histories.end(generations[0])
+    for generation in generations[2:]:
+        histories.begin(generation, Wait(900.0))
+    assert histories.share_left() == 1.0
+    for generation in generations[1:3]:
+        histories.end(generation)
+    assert histories.share_left() == pytest.approx(1 / 3)
 
 
 async def test_two_runs_that_write_forget_nothing(workspace: Workspace, sandbox: Sandbox, clock: Clock) -> None:

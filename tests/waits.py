@@ -149,14 +149,18 @@ def burst(truth: Truth, seed: int, *, known: int, jobs: int, within_s: float) ->
     begun = [number * within_s / jobs for number in range(jobs)]
     due: list[tuple[float, int]] = [(at_s, number) for number, at_s in enumerate(begun)]
     waits: dict[int, Wait] = {}
-    late, looks, last_s = [], 0, 0.0
+    late, looks, last_s, most = [], 0, 0.0, [1]
     while due:
         now_s[0], number = heapq.heappop(due)
         name = str(number)
         if number not in waits:
             wait = waits[number] = memory.running[name] = Wait(
-                TIMEOUT_S, samples=memory.samples, clock=lambda: now_s[0]
+                TIMEOUT_S,
+                samples=memory.samples,
+                share_left=lambda: len(memory.running) / most[0],
+                clock=lambda: now_s[0],
             )
+            most[0] = max(most[0], len(memory.running))
             heapq.heappush(due, (now_s[0] + wait.first_look_s, number))
             continue
         wait, age_s = waits[number], waits[number].age_s()
