@@ -45,7 +45,7 @@ class Histories:
         self._storage, self._clock = storage, clock
         self._known: dict[tuple[str, str, int], _Known] = {}
         self._kept_at = clock()
-        self._waiting = self._most = 0
+        self._most = 1
         self._loading = asyncio.Lock()
 
     async def load(self, request: Request) -> None:
@@ -59,10 +59,9 @@ class Histories:
 
     def begin(self, generation: Generation, wait: Wait) -> None:
         """A wait begins; that it has lasted for so long already will be something to learn from, too."""
-        self._waiting += 1
-        self._most = max(self._most, self._waiting)
         if known := self._known.get(_key(generation.request)):
             known.running[generation.id] = wait
+            self._most = max(self._most, self._waiting())
 
     def samples(self, request: Request) -> tuple[Took, ...]:
         """Earlier waits for the same model, effect and duration, and those that are under way."""
@@ -70,12 +69,11 @@ class Histories:
         return known.samples() if known else ()
 
     def share_left(self) -> float:
-        """How many wait, of the most that ever did at once in this run."""
-        return self._waiting / self._most if self._most else 1.0
+        """How many wait, of the most that ever did at once in this run; who asks is one of them, or about to be."""
+        return max(1, self._waiting()) / self._most
 
     def end(self, generation: Generation) -> None:
         """A wait has ended, whatever came of it."""
-        self._waiting -= 1
         if known := self._known.get(_key(generation.request)):
             known.running.pop(generation.id, None)
 
@@ -102,6 +100,9 @@ class Histories:
             if known.fresh:
                 known.remember(await self._read(known.history))
                 await self._write(known.history)
+
+    def _waiting(self) -> int:
+        return sum(len(known.running) for known in self._known.values())
 
     async def _read(self, history: History) -> History:
         try:

@@ -186,6 +186,10 @@ async def test_how_many_are_left_is_known(workspace: Workspace, sandbox: Sandbox
     begin, histories = _generation(workspace, sandbox), workspace.histories
     assert histories.share_left() == 1.0
     generations = [await begin(take) for take in range(4)]
+    await histories.load(generations[0].request)
+    histories.begin(generations[0], Wait(900.0))
+    histories.end(generations[0])
+    assert histories.share_left() == 1.0  # for the next one: one after another, each is all there is
     for generation in generations[:2]:
         histories.begin(generation, Wait(900.0))
     histories.end(generations[0])
